@@ -1,0 +1,1 @@
+"""The library behind the rules: importable from every script with no install."""

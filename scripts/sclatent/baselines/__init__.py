@@ -1,0 +1,1 @@
+"""The linear latents: PCA, and PCA corrected by Harmony."""

@@ -1,0 +1,1 @@
+"""Graphs, clusters and layouts of a latent."""

@@ -1,0 +1,1 @@
+"""Counts from any source to filtered cells, splits and genes."""

@@ -1,0 +1,1 @@
+"""One topic a file; every figure is a function of tables."""

@@ -1,0 +1,108 @@
+"""Files: written safely, hashed, free of clocks.
+
+A file appears under its name only when it is whole: it is written beside its place, synced and
+renamed. Equal content gives equal bytes, so two runs can be compared by their hashes.
+"""
+
+import contextlib
+import gzip
+import hashlib
+import io
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+UNITS = ("B", "KB", "MB", "GB", "TB")
+
+
+@contextlib.contextmanager
+def safely(path: str | os.PathLike) -> Iterator[Path]:
+    """Yield a temporary path in the same folder and put it in place when the block succeeds.
+
+    The previous file survives an error in the block. The temporary name keeps the suffix, since
+    many writers choose their format by it.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{os.getpid()}.partial.{path.name}")
+    try:
+        yield partial
+        with open(partial, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def sha256(path: str | os.PathLike) -> str:
+    """Return the hexadecimal SHA-256 of a file, read in blocks."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def size(n_bytes: float) -> str:
+    """Return a size for people, such as ``4.2 MB`` (powers of 1000)."""
+    for unit in UNITS[:-1]:
+        if abs(n_bytes) < 1000:
+            return f"{n_bytes:.3g} {unit}"
+        n_bytes /= 1000
+    return f"{n_bytes:.3g} {UNITS[-1]}"
+
+
+def write_text(path, text: str) -> None:
+    """Write UTF-8 text safely."""
+    with safely(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def write_json(path, content) -> None:
+    """Write JSON with sorted keys, safely."""
+    write_text(path, json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def read_json(path):
+    """Read a JSON file."""
+    return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def write_table(path, table) -> None:
+    """Write a pandas DataFrame as tab-separated text without its index; ``.gz`` compresses.
+
+    Numbers keep seven significant digits. Booleans are written as ``True`` and ``False``.
+    """
+    buffer = io.StringIO()
+    table.to_csv(buffer, sep="\t", index=False, float_format="%.7g", lineterminator="\n")
+    content = buffer.getvalue().encode("utf-8")
+    if str(path).endswith(".gz"):
+        content = gzip.compress(content, compresslevel=6, mtime=0)
+    with safely(path) as partial:
+        partial.write_bytes(content)
+
+
+def read_table(path, **options):
+    """Read a table written by `write_table`; the columns `cell` and `gene` are read as text."""
+    import pandas as pd
+
+    text = {"cell": str, "gene": str, "batch": str, "cell_type": str, "label": str}
+    return pd.read_csv(
+        path, sep="\t", dtype=text, keep_default_na=False, na_values=[""], **options
+    )
+
+
+def write_h5ad(path, adata) -> None:
+    """Write an AnnData compressed, safely.
+
+    Compression also means that a flipped byte is noticed when the file is read.
+    """
+    with safely(path) as partial:
+        adata.write_h5ad(partial, compression="gzip", compression_opts=4)
+
+
+def write_figure(path, figure) -> None:
+    """Write a matplotlib figure as PNG at 150 dots per inch, without dates, and close it."""
+    import matplotlib.pyplot as plt
+
+    with safely(path) as partial:
+        figure.savefig(partial, dpi=150, bbox_inches="tight", metadata={"Software": None})
+    plt.close(figure)

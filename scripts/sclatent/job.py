@@ -1,0 +1,106 @@
+"""What every job does first: log, threads, warnings, and how it speaks when it fails."""
+
+import json
+import os
+import resource
+import sys
+import time
+import traceback
+from pathlib import Path
+
+from sclatent import files
+from sclatent.errors import InputError
+
+START = time.perf_counter()
+
+
+class Tee:
+    """Write to the terminal, with the job's name before each line, and to the log."""
+
+    def __init__(self, terminal, log, name: str):
+        self.terminal, self.log, self.name = terminal, log, name
+        self.fresh = True
+
+    def write(self, text: str) -> int:
+        """Write text to both."""
+        self.log.write(text)
+        for line in text.splitlines(keepends=True):
+            self.terminal.write(f"{self.name} | {line}" if self.fresh else line)
+            self.fresh = line.endswith("\n")
+        if text.endswith("\n"):
+            self.flush()
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush both."""
+        self.terminal.flush()
+        self.log.flush()
+
+    def isatty(self) -> bool:
+        """No cursor tricks: the lines of several jobs share the terminal."""
+        return False
+
+    def fileno(self) -> int:
+        """Return the terminal's descriptor, for what writes below Python."""
+        return self.terminal.fileno()
+
+
+def start(snakemake) -> None:
+    """Begin a job: copy its output to its log, set its threads, make failures readable.
+
+    Parameters
+    ----------
+    snakemake
+        The object that Snakemake gives a script. `snakemake.params.threads`, where the rule has
+        it, is the number of threads; it comes from the config, never from ``--cores``, because it
+        is part of the result's identity. Jobs without it use one thread.
+    """
+    log = Path(snakemake.log[0])
+    log.parent.mkdir(parents=True, exist_ok=True)
+    name = " ".join([snakemake.rule, *map(str, snakemake.wildcards)])
+    file = open(log, "w", encoding="utf-8")
+    sys.stdout = Tee(sys.__stdout__, file, name)
+    sys.stderr = Tee(sys.__stderr__, file, name)
+    sys.excepthook = explain
+    set_threads(int(snakemake.params.get("threads", 1)))
+
+
+def explain(kind, error, trace) -> None:
+    """Print an input error as lines, anything else as a traceback with a last line that sums up."""
+    if isinstance(error, InputError):
+        lines = error.problems
+    else:
+        traceback.print_exception(kind, error, trace)
+        lines = [f"{kind.__name__}: {error}"]
+    for line in lines:
+        print(f"ERROR {line}", file=sys.stderr)
+    sys.stderr.flush()
+
+
+def set_threads(n_threads: int) -> None:
+    """Set the threads of every library that this process has loaded or will load."""
+    for variable in ("OMP", "MKL", "OPENBLAS", "NUMBA", "NUMEXPR"):
+        os.environ[f"{variable}_NUM_THREADS"] = str(n_threads)
+    import threadpoolctl
+
+    threadpoolctl.threadpool_limits(n_threads)
+    if "numba" in sys.modules:
+        sys.modules["numba"].set_num_threads(n_threads)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(n_threads)
+
+
+def write_cost(path) -> None:
+    """Write what the job cost so far.
+
+    The file holds `wall_seconds` (since the library was imported), `cpu_seconds` of this process
+    and `peak_memory_mb` (its largest resident set, with the imports).
+    """
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    scale = 1e6 if sys.platform == "darwin" else 1e3
+    cost = {
+        "wall_seconds": round(time.perf_counter() - START, 3),
+        "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 3),
+        "peak_memory_mb": round(usage.ru_maxrss / scale, 1),
+    }
+    files.write_text(path, json.dumps(cost) + "\n")

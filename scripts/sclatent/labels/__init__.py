@@ -1,0 +1,1 @@
+"""Cell type labels: transfer, probabilities, scores."""

@@ -1,0 +1,1 @@
+"""Count autoencoders as generative models."""

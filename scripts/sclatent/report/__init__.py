@@ -1,0 +1,1 @@
+"""What leaves the workflow: the exported dataset and the report."""

@@ -1,0 +1,1 @@
+"""One training loop for every model, with its loader and checkpoints."""

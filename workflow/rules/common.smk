@@ -1,0 +1,172 @@
+"""What the rules share: the checked config, its lookups, and what the user reads at the end."""
+
+import ast
+import difflib
+from pathlib import Path
+from urllib.parse import unquote, urlparse
+
+import jsonschema
+import yaml
+from snakemake.exceptions import WorkflowError
+from snakemake.utils import validate
+
+HERE = Path(workflow.basedir)
+SCHEMA = "../schemas/config.schema.yaml"
+NEEDS_LABELS = {"scanvi"}
+
+
+def config_problem(error):
+    """Return one line for a schema error: the key, what is wrong, the nearest valid key."""
+    place = ".".join(map(str, error.absolute_path)) or "config"
+    if error.validator == "additionalProperties":
+        known = error.schema.get("properties", {})
+        unknown = sorted(set(error.instance) - set(known))
+        hints = [(key, difflib.get_close_matches(key, known, n=1)) for key in unknown]
+        return "; ".join(
+            f"{place}: there is no key '{key}'"
+            + (f", did you mean '{close[0]}'?" if close else f". Keys: {', '.join(known)}")
+            for key, close in hints
+        )
+    if "why" in error.schema:
+        return f"{place}: {error.schema['why']}"
+    return f"{place}: {error.message}"
+
+
+def check_config():
+    """Replace the default datasets by the user's, check the config, fill in defaults.
+
+    A config file given on the command line is merged into the default one key by key. That is
+    right for settings; for `datasets` the user's list is the whole list.
+    """
+    given = workflow.config_settings.overwrite_config
+    if isinstance(given, dict) and given.get("datasets"):
+        config["datasets"] = given["datasets"]
+    with open(HERE / "workflow/schemas/config.schema.yaml") as file:
+        checker = jsonschema.Draft202012Validator(yaml.safe_load(file))
+    errors = sorted(checker.iter_errors(config), key=lambda error: list(map(str, error.path)))
+    if errors:
+        lines = "\n".join(f"ERROR config: {config_problem(error)}" for error in errors)
+        raise WorkflowError(f"The config has {len(errors)} problem(s).\n{lines}")
+    validate(config, SCHEMA)
+
+
+def library(script):
+    """Return the library modules that a script imports, directly or through others.
+
+    Snakemake does not see imports: as an input, a changed module reruns the rules that use it.
+    """
+    root = HERE / "scripts"
+    found, todo = set(), [root / f"{script}.py"]
+    while todo:
+        for node in ast.walk(ast.parse(todo.pop().read_text())):
+            names = []
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("sclatent"):
+                names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            elif isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names if alias.name.startswith("sclatent.")]
+            for name in names:
+                path = root / (name.replace(".", "/") + ".py")
+                if path.is_file() and path not in found:
+                    found.add(path)
+                    todo.append(path)
+    return sorted(map(str, found))
+
+
+def samples(dataset):
+    """Return {sample: {source, sha256, mirrors}} of a dataset; a single source is one sample."""
+    entry = config["datasets"][dataset]
+    given = entry.get("samples") or {dataset: entry}
+    return {
+        name: {"source": sample} if isinstance(sample, str) else sample
+        for name, sample in given.items()
+    }
+
+
+def is_url(source):
+    """Say whether a source is downloaded."""
+    return urlparse(source).scheme in ("http", "https")
+
+
+def local_path(dataset, source):
+    """Return where a source lies on disk; None for one that comes with an installed package."""
+    if is_url(source):
+        return f"resources/{dataset}/{Path(unquote(urlparse(source).path)).name}"
+    if source == "simulate":
+        return f"results/{dataset}/data/simulated.h5ad"
+    return None if source.startswith("scanpy:") else source
+
+
+def sample_files(wildcards):
+    """Return the files that a dataset is read from."""
+    sources = [sample["source"] for sample in samples(wildcards.dataset).values()]
+    paths = [local_path(wildcards.dataset, source) for source in sources]
+    entry = config["datasets"][wildcards.dataset]
+    return [path for path in (*paths, entry.get("annotations")) if path]
+
+
+def downloads(dataset):
+    """Return {file name: sample} of what a dataset downloads."""
+    return {
+        Path(local_path(dataset, sample["source"])).name: sample
+        for sample in samples(dataset).values()
+        if is_url(sample["source"])
+    }
+
+
+def has_labels(dataset):
+    """Say whether a dataset has cell type labels to learn from."""
+    entry = config["datasets"][dataset]
+    return bool(entry.get("cell_type")) or entry.get("source") == "simulate"
+
+
+def latents(dataset):
+    """Return the latents of a dataset: those of the config that its labels allow."""
+    return [
+        latent for latent in config["latents"] if has_labels(dataset) or latent not in NEEDS_LABELS
+    ]
+
+
+def classifiers(dataset):
+    """Return the classifiers compared on a dataset."""
+    if not has_labels(dataset):
+        return []
+    scanvi = ["scanvi"] if "scanvi" in config["latents"] else []
+    return config["transfer"]["classifiers"] + scanvi
+
+
+def main_latent(dataset):
+    """Return the latent whose clusters and layout bear the plain names."""
+    there = latents(dataset)
+    return config["main_latent"] if config["main_latent"] in there else there[0]
+
+
+def trained(dataset):
+    """Return the latents of a dataset that have a training curve."""
+    return [latent for latent in latents(dataset) if latent in ("scvi", "scanvi")]
+
+
+check_config()
+
+
+wildcard_constraints:
+    dataset=r"[A-Za-z0-9][A-Za-z0-9_.-]*",
+    latent=r"[a-z0-9_]+",
+    classifier=r"[a-z0-9_]+",
+    method=r"umap|tsne",
+    seed=r"\d+",
+
+
+onsuccess:
+    if Path("results/verdict.txt").is_file():
+        print(Path("results/verdict.txt").read_text())
+
+
+onerror:
+    failed = [
+        path
+        for path in Path("results").glob("*/logs/**/*.log")
+        if any(line.startswith("ERROR ") for line in path.read_text().splitlines()[-40:])
+    ]
+    for path in sorted(failed, key=lambda path: path.stat().st_mtime)[-3:]:
+        print(f"\nLast lines of {path}:")
+        print("\n".join(path.read_text().splitlines()[-15:]))

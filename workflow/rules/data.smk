@@ -1,0 +1,116 @@
+"""Bring counts in, check them, keep good cells, split them, choose genes.
+
+input   files, downloads, scanpy's or simulated counts, as config["datasets"] says
+output  results/{dataset}/data/cells.h5ad, splits/seed{seed}.tsv.gz, genes/seed{seed}.tsv
+"""
+
+
+rule download_counts:
+    """Download one file and put it in place once its size, type and hash are right."""
+    input:
+        code=library("download_counts"),
+    output:
+        "resources/{dataset}/{file}",
+    log:
+        "results/{dataset}/logs/download_counts/{file}.log",
+    conda:
+        "../../envs/data.yaml"
+    params:
+        sample=lambda wildcards: downloads(wildcards.dataset)[wildcards.file],
+    retries: 2
+    script:
+        "../../scripts/download_counts.py"
+
+
+rule simulate_counts:
+    """Simulate counts with known truth."""
+    input:
+        code=library("simulate_counts"),
+    output:
+        counts="results/{dataset}/data/simulated.h5ad",
+    log:
+        "results/{dataset}/logs/simulate_counts.log",
+    conda:
+        "../../envs/data.yaml"
+    params:
+        simulate=lambda wildcards: config["datasets"][wildcards.dataset]["simulate"],
+    script:
+        "../../scripts/simulate_counts.py"
+
+
+rule validate_counts:
+    """Read the samples of a dataset, refuse what is not raw counts, name batch and cell_type."""
+    input:
+        files=sample_files,
+        code=library("validate_counts"),
+    output:
+        counts="results/{dataset}/data/counts.h5ad",
+    log:
+        "results/{dataset}/logs/validate_counts.log",
+    conda:
+        "../../envs/data.yaml"
+    params:
+        dataset=lambda wildcards: config["datasets"][wildcards.dataset],
+        samples=lambda wildcards: {
+            name: local_path(wildcards.dataset, sample["source"]) or sample["source"]
+            for name, sample in samples(wildcards.dataset).items()
+        },
+        limits=lookup(dpath="input", within=config),
+    script:
+        "../../scripts/validate_counts.py"
+
+
+rule filter_cells:
+    """Drop empty droplets, dying cells and doublets, batch by batch, and count what went why."""
+    input:
+        counts="results/{dataset}/data/counts.h5ad",
+        code=library("filter_cells"),
+    output:
+        cells="results/{dataset}/data/cells.h5ad",
+        metrics="results/{dataset}/data/qc.tsv.gz",
+        thresholds="results/{dataset}/data/thresholds.tsv",
+        removed="results/{dataset}/data/removed.tsv",
+    log:
+        "results/{dataset}/logs/filter_cells.log",
+    conda:
+        "../../envs/data.yaml"
+    params:
+        filters=lookup(dpath="qc", within=config),
+    script:
+        "../../scripts/filter_cells.py"
+
+
+rule split_cells:
+    """Decide which cells train, validate and test, and whose labels are seen, before all else."""
+    input:
+        cells="results/{dataset}/data/cells.h5ad",
+        code=library("split_cells"),
+    output:
+        splits="results/{dataset}/data/splits/seed{seed}.tsv.gz",
+    log:
+        "results/{dataset}/logs/split_cells/seed{seed}.log",
+    conda:
+        "../../envs/data.yaml"
+    params:
+        shares=lookup(dpath="splits", within=config),
+        hidden_batches=lambda wildcards: config["datasets"][wildcards.dataset]["hidden_batches"],
+    script:
+        "../../scripts/split_cells.py"
+
+
+rule select_genes:
+    """Choose highly variable genes on the training cells, batch by batch."""
+    input:
+        cells="results/{dataset}/data/cells.h5ad",
+        splits="results/{dataset}/data/splits/seed{seed}.tsv.gz",
+        code=library("select_genes"),
+    output:
+        genes="results/{dataset}/data/genes/seed{seed}.tsv",
+    log:
+        "results/{dataset}/logs/select_genes/seed{seed}.log",
+    conda:
+        "../../envs/data.yaml"
+    params:
+        selection=lookup(dpath="genes", within=config),
+    script:
+        "../../scripts/select_genes.py"

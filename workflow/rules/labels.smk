@@ -1,0 +1,53 @@
+"""Predict the labels that are unknown or hidden, and score every classifier on hidden ones.
+
+input   results/{dataset}/latent/pca/seed{seed}.h5ad, splits; scANVI's labels come with training
+output  results/{dataset}/labels/{classifier}/seed{seed}.tsv.gz, results/{dataset}/labels/scores.tsv
+"""
+
+
+rule transfer_labels:
+    """Predict labels with probabilities from PCA, by logistic regression or nearest neighbours."""
+    input:
+        cells="results/{dataset}/data/cells.h5ad",
+        splits="results/{dataset}/data/splits/seed{seed}.tsv.gz",
+        latent="results/{dataset}/latent/pca/seed{seed}.h5ad",
+        code=library("transfer_labels"),
+    output:
+        labels="results/{dataset}/labels/{classifier}/seed{seed}.tsv.gz",
+    log:
+        "results/{dataset}/logs/transfer_labels/{classifier}.seed{seed}.log",
+    wildcard_constraints:
+        classifier="logistic|knn",
+    conda:
+        "../../envs/cells.yaml"
+    params:
+        transfer=lookup(dpath="transfer", within=config),
+    script:
+        "../../scripts/transfer_labels.py"
+
+
+rule score_labels:
+    """Score every classifier on the test labels, beside the majority vote."""
+    input:
+        cells="results/{dataset}/data/cells.h5ad",
+        splits=expand(
+            "results/{{dataset}}/data/splits/seed{seed}.tsv.gz", seed=config["seeds"]
+        ),
+        labels=lambda wildcards: expand(
+            "results/{dataset}/labels/{classifier}/seed{seed}.tsv.gz",
+            dataset=wildcards.dataset,
+            classifier=classifiers(wildcards.dataset),
+            seed=config["seeds"],
+        ),
+        code=library("score_labels"),
+    output:
+        scores="results/{dataset}/labels/scores.tsv",
+    log:
+        "results/{dataset}/logs/score_labels.log",
+    conda:
+        "../../envs/cells.yaml"
+    params:
+        seeds=config["seeds"],
+        classifiers=lambda wildcards: classifiers(wildcards.dataset),
+    script:
+        "../../scripts/score_labels.py"
