@@ -85,9 +85,7 @@ def read_table(path, **options):
     import pandas as pd
 
     text = {"cell": str, "gene": str, "batch": str, "cell_type": str, "label": str}
-    return pd.read_csv(
-        path, sep="\t", dtype=text, keep_default_na=False, na_values=[""], **options
-    )
+    return pd.read_csv(path, sep="\t", dtype=text, keep_default_na=False, na_values=[""], **options)
 
 
 def write_h5ad(path, adata) -> None:
