@@ -1,0 +1,129 @@
+"""The two files that most rules share: cells with their counts, and a latent.
+
+Letters for shapes: B cells, G genes, L latent dimensions.
+"""
+
+from __future__ import annotations
+
+from os import PathLike
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sclatent import files
+from sclatent.errors import InputError, problem
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+UNKNOWN = "Unknown"
+"""The label of a cell that has none."""
+
+
+def read_cells(
+    path: str | PathLike, genes: str | PathLike | None = None, splits: str | PathLike | None = None
+) -> AnnData:
+    """Read counts of cells, restricted to chosen genes and with their split where asked.
+
+    Parameters
+    ----------
+    path
+        An h5ad with raw counts in X (B, G), and obs `batch` and `cell_type`.
+    genes
+        A table with a column `gene`; X keeps these genes, in the order of the table.
+    splits
+        A table with columns `cell`, `cells`, `labels`; obs gains the categories `cells_split`
+        and `labels_split`.
+
+    Returns
+    -------
+    AnnData
+        X is an int32 CSR matrix, its rows in the order of the file.
+
+    Raises
+    ------
+    InputError
+        When a chosen gene or the split of a cell is missing.
+    """
+    import anndata
+
+    adata = anndata.read_h5ad(path)
+    if genes is not None:
+        chosen = files.read_table(genes)["gene"].to_numpy()
+        adata = adata[:, positions(adata.var_names, chosen, genes, path, "gene")].copy()
+    if splits is not None:
+        table = files.read_table(splits)
+        rows = positions(table["cell"], adata.obs_names, path, splits, "cell")
+        for column in ("cells", "labels"):
+            values = table[column].to_numpy()[rows]
+            adata.obs[f"{column}_split"] = values
+            adata.obs[f"{column}_split"] = adata.obs[f"{column}_split"].astype("category")
+    adata.X = adata.X.tocsr().astype(np.int32, copy=False)
+    adata.X.sort_indices()
+    return adata
+
+
+def write_latent(path: str | PathLike, values: np.ndarray, cells) -> None:
+    """Write a latent: float32 values (B, L), named cells, dimensions "1" to "L".
+
+    Raises
+    ------
+    ValueError
+        When a value is not finite or the shapes disagree; a latent is never stored broken.
+    """
+    import anndata
+    import pandas as pd
+
+    values = np.ascontiguousarray(values, dtype=np.float32)
+    if values.ndim != 2 or len(values) != len(cells):
+        raise ValueError(f"a latent of shape {values.shape} does not fit {len(cells)} cells")
+    if not np.isfinite(values).all():
+        n_broken = int((~np.isfinite(values)).any(axis=1).sum())
+        raise ValueError(f"the latent of {n_broken} of {len(values)} cells is not finite")
+    obs = pd.DataFrame(index=pd.Index(np.asarray(cells, dtype=object)))
+    var = pd.DataFrame(index=[str(1 + dimension) for dimension in range(values.shape[1])])
+    files.write_h5ad(path, anndata.AnnData(values, obs=obs, var=var))
+
+
+def read_latent(path: str | PathLike, cells=None) -> np.ndarray:
+    """Read a latent as a float32 array (B, L), in the order of `cells` when these are given.
+
+    Raises
+    ------
+    InputError
+        When the file does not hold exactly the cells asked for.
+    """
+    import anndata
+
+    latent = anndata.read_h5ad(path)
+    values = np.asarray(latent.X, dtype=np.float32)
+    if cells is None:
+        return values
+    rows = positions(latent.obs_names, cells, "the cells asked for", path, "cell")
+    if len(rows) != len(values):
+        what = f"it holds {len(values):,} cells, but {len(rows):,} are asked for"
+        raise InputError(problem(str(path), what, "delete the file and run again"))
+    return values[rows]
+
+
+def positions(there, wanted, asker, path, kind: str) -> np.ndarray:
+    """Return where each of the `wanted` names stands among those `there`.
+
+    Raises
+    ------
+    InputError
+        When names are missing or not unique; `asker` and `path` name the two files.
+    """
+    import pandas as pd
+
+    there = pd.Index(np.asarray(there, dtype=object))
+    if not there.is_unique:
+        example = there[there.duplicated()][0]
+        what = f"{kind} '{example}' occurs more than once"
+        raise InputError(problem(str(path), what, "delete the file and run again"))
+    rows = there.get_indexer(np.asarray(wanted, dtype=object))
+    if (rows < 0).any():
+        example = np.asarray(wanted, dtype=object)[rows < 0][0]
+        what = f"{(rows < 0).sum():,} {kind}s of {asker} are not in it, such as '{example}'"
+        raise InputError(problem(str(path), what, "delete both files and run again"))
+    return rows

@@ -1,0 +1,84 @@
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+from sclatent import files
+from sclatent.data.store import read_cells, read_latent, write_latent
+from sclatent.errors import InputError
+
+CELLS = ["c1", "c2", "c3"]
+
+
+@pytest.fixture
+def stored(tmp_path):
+    counts = np.array([[1, 0, 2, 0], [0, 3, 0, 0], [4, 0, 0, 5]], dtype=np.int32)
+    obs = pd.DataFrame({"batch": ["a", "a", "b"], "cell_type": ["t", "Unknown", "t"]}, CELLS)
+    var = pd.DataFrame(index=["g1", "g2", "g3", "g4"])
+    adata = anndata.AnnData(sp.csr_matrix(counts), obs=obs.astype("category"), var=var)
+    files.write_h5ad(tmp_path / "cells.h5ad", adata)
+    return tmp_path, counts
+
+
+def test_counts_come_back_as_int32_csr_in_the_order_of_the_genes_asked_for(stored):
+    folder, counts = stored
+    files.write_table(folder / "genes.tsv", pd.DataFrame({"gene": ["g4", "g1"], "score": [2, 1]}))
+    adata = read_cells(folder / "cells.h5ad", genes=folder / "genes.tsv")
+    assert list(adata.var_names) == ["g4", "g1"]
+    assert adata.X.format == "csr"
+    assert adata.X.dtype == np.int32
+    assert adata.X.has_sorted_indices
+    np.testing.assert_array_equal(adata.X.toarray(), counts[:, [3, 0]])
+
+
+def test_splits_are_joined_by_name(stored):
+    folder, _ = stored
+    table = pd.DataFrame(
+        {
+            "cell": ["c3", "c1", "c2"],
+            "cells": ["heldout", "train", "validation"],
+            "labels": ["test", "train", "unknown"],
+        }
+    )
+    files.write_table(folder / "splits.tsv.gz", table)
+    adata = read_cells(folder / "cells.h5ad", splits=folder / "splits.tsv.gz")
+    assert list(adata.obs["cells_split"]) == ["train", "validation", "heldout"]
+    assert list(adata.obs["labels_split"]) == ["train", "unknown", "test"]
+
+
+def test_a_missing_gene_is_an_error_that_names_it(stored):
+    folder, _ = stored
+    files.write_text(folder / "genes.tsv", "gene\ng1\nnope\n")
+    with pytest.raises(InputError, match="such as 'nope'"):
+        read_cells(folder / "cells.h5ad", genes=folder / "genes.tsv")
+
+
+def test_a_latent_comes_back_in_any_order(tmp_path):
+    values = np.arange(6, dtype=np.float32).reshape(3, 2)
+    write_latent(tmp_path / "latent.h5ad", values, CELLS)
+    np.testing.assert_array_equal(read_latent(tmp_path / "latent.h5ad"), values)
+    ordered = read_latent(tmp_path / "latent.h5ad", ["c3", "c1", "c2"])
+    np.testing.assert_array_equal(ordered, values[[2, 0, 1]])
+    assert ordered.dtype == np.float32
+    assert list(anndata.read_h5ad(tmp_path / "latent.h5ad").var_names) == ["1", "2"]
+
+
+@pytest.mark.parametrize("cells", [["c1", "c2", "c4"], ["c1", "c2"]])
+def test_other_cells_than_those_of_the_latent_are_an_error(tmp_path, cells):
+    write_latent(tmp_path / "latent.h5ad", np.zeros((3, 2)), CELLS)
+    with pytest.raises(InputError, match=r"c4|3 cells, but 2"):
+        read_latent(tmp_path / "latent.h5ad", cells)
+
+
+def test_a_broken_latent_is_not_written(tmp_path):
+    with pytest.raises(ValueError, match="1 of 3 cells is not finite"):
+        write_latent(tmp_path / "latent.h5ad", [[0, 1], [np.nan, 0], [1, 1]], CELLS)
+    with pytest.raises(ValueError, match="does not fit"):
+        write_latent(tmp_path / "latent.h5ad", np.zeros((2, 2)), CELLS)
+    assert not list(tmp_path.iterdir())
+
+
+def test_equal_latents_give_equal_bytes(tmp_path):
+    for name in ("one.h5ad", "two.h5ad"):
+        write_latent(tmp_path / name, np.ones((3, 2)), CELLS)
+    assert files.sha256(tmp_path / "one.h5ad") == files.sha256(tmp_path / "two.h5ad")
