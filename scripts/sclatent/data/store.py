@@ -15,6 +15,7 @@ from sclatent.errors import InputError, problem
 
 if TYPE_CHECKING:
     from anndata import AnnData
+    from pandas import DataFrame
 
 UNKNOWN = "Unknown"
 """The label of a cell that has none."""
@@ -61,6 +62,15 @@ def read_cells(
     adata.X = adata.X.tocsr().astype(np.int32, copy=False)
     adata.X.sort_indices()
     return adata
+
+
+def read_obs(path: str | PathLike) -> DataFrame:
+    """Read the table of the cells of an h5ad, without the counts."""
+    import h5py
+    from anndata.io import read_elem
+
+    with h5py.File(path) as file:
+        return read_elem(file["obs"])
 
 
 def write_latent(path: str | PathLike, values: np.ndarray, cells) -> None:
