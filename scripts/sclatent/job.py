@@ -58,7 +58,7 @@ def start(snakemake) -> None:
     log = Path(snakemake.log[0])
     log.parent.mkdir(parents=True, exist_ok=True)
     name = " ".join([snakemake.rule, *map(str, snakemake.wildcards)])
-    file = open(log, "w", encoding="utf-8")
+    file = open(log, "w", encoding="utf-8")  # noqa: SIM115, it stays open until the job ends
     sys.stdout = Tee(sys.__stdout__, file, name)
     sys.stderr = Tee(sys.__stderr__, file, name)
     sys.excepthook = explain

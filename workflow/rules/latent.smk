@@ -74,6 +74,7 @@ rule train_scanvi:
     input:
         cells="results/{dataset}/data/cells.h5ad",
         splits="results/{dataset}/data/splits/seed{seed}.tsv.gz",
+        genes="results/{dataset}/data/genes/seed{seed}.tsv",
         scvi="results/{dataset}/latent/scvi/seed{seed}.model",
         code=library("train_scanvi"),
     output:

@@ -1,0 +1,54 @@
+# make run     set up .venv if needed, then run the workflow on the embedded default
+# make test    set up .venv if needed, then run the tests
+# make check   format, lint, and Snakemake's own lint
+# make lock    resolve requirements.in into requirements.lock (needs uv)
+# make clean   delete results (never .venv, never resources)
+
+SHELL := /bin/bash
+CORES ?= all
+PYTHON ?= $(firstword $(foreach p,python3.13 python3.12 python3.11 python3 python,$(if $(shell command -v $(p)),$(p))))
+# uv reads another variable than pip for folders with wheels
+export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
+
+.PHONY: run test check format lock clean
+
+run: .venv/ready
+	@echo "sclatent: running the workflow on the embedded default; results and report go to results/"
+	@.venv/bin/snakemake --cores $(CORES)
+
+test: .venv/ready
+	@echo "sclatent: running the tests"
+	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist worksteal $(ARGS)
+
+check: .venv/ready
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/snakefmt --check Snakefile workflow
+	.venv/bin/snakemake --lint
+
+format: .venv/ready
+	.venv/bin/ruff format .
+	.venv/bin/ruff check --fix .
+	.venv/bin/snakefmt Snakefile workflow
+
+lock:
+	uv pip compile --quiet --python-version 3.11 --no-annotate --no-emit-find-links \
+	  --custom-compile-command "make lock" requirements.in -o requirements.lock
+	sed -i 's/^torch==\([0-9.]*\)+.*/torch==\1/' requirements.lock
+
+clean:
+	rm -rf results/*/ results/report.html results/verdict.txt
+
+.venv/ready: requirements.lock
+	@test -n "$(PYTHON)" && $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "sclatent needs Python 3.11 or later; set PYTHON=/path/to/python"; exit 1; }
+	@echo "sclatent: installing the pinned packages into .venv (once, about 2 GB)"
+	@rm -rf .venv
+	@if command -v uv >/dev/null; then \
+	  uv venv --quiet --python $(PYTHON) .venv && \
+	  uv pip install --quiet --python .venv/bin/python -r requirements.lock; \
+	else \
+	  $(PYTHON) -m venv .venv && \
+	  .venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.lock; \
+	fi
+	@touch $@

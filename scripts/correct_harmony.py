@@ -1,0 +1,16 @@
+"""Correct the PCA latent of a dataset for its batches with Harmony."""
+
+from sclatent import job
+from sclatent.baselines.harmony import Harmony, correct_harmony
+from sclatent.data.store import read_latent, read_obs, write_latent
+
+job.start(snakemake)
+obs = read_obs(snakemake.input.cells)
+latent = correct_harmony(
+    read_latent(snakemake.input.latent, cells=obs.index),
+    obs["batch"],
+    Harmony(**snakemake.params.harmony),
+    seed=int(snakemake.wildcards.seed),
+)
+write_latent(snakemake.output.latent, latent, obs.index)
+job.write_cost(snakemake.output.cost)
