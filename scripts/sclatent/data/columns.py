@@ -1,0 +1,207 @@
+"""The columns of obs: which cells to keep, their batch, and their label.
+
+The dataset's own columns are renamed once, here, to `batch` and `cell_type`. As in the contract
+for counts, problems are added to a list so that one pass finds them all.
+"""
+
+import re
+
+import numpy as np
+import pandas as pd
+
+from sclatent.data.content import readable
+from sclatent.data.settings import Entry, Limits
+from sclatent.data.store import UNKNOWN
+from sclatent.errors import nearest, problem
+
+LIKE_UNKNOWN = re.compile(r"^(unknown|na|n/a|nan|none|unassigned|unlabell?ed)$", re.IGNORECASE)
+MERGED = "merged"
+
+
+def as_text(column: pd.Series) -> pd.Series:
+    """Return a column as text, missing where the value is missing or empty.
+
+    Whole numbers lose their decimal point, so that 1, 1.0 and True of different files or types
+    are the categories "1", "1" and "True".
+    """
+    words = {value: word(value) for value in column.dropna().unique()}
+    return column.astype(object).map(words).where(column.notna(), None).astype(object)
+
+
+def word(value) -> str | None:
+    """Return one value as text; None for an empty one."""
+    if isinstance(value, (float, np.floating)) and float(value).is_integer():
+        value = int(value)
+    return str(value) or None
+
+
+def find_column(obs: pd.DataFrame, key: str, column: str, name: str, problems: list[str]) -> bool:
+    """Say whether a column that the config names is there; add a problem when it is not."""
+    if column in obs:
+        return True
+    what = f"{key} is '{column}', but obs has no such column"
+    problems.append(problem(f"dataset {name}", what, f"correct {key}: {nearest(column, obs)}"))
+    return False
+
+
+def join_annotations(obs: pd.DataFrame, path: str, problems: list[str]) -> pd.DataFrame:
+    """Add the columns of a table to obs.
+
+    Parameters
+    ----------
+    obs
+        Index the cell names; the column `barcode`, where there is one, their names in the files.
+    path
+        A csv or tsv table, plain or gzipped; its first column is the cell, by name or barcode.
+    """
+    with readable(path):
+        table = pd.read_csv(
+            path,
+            sep=None,
+            engine="python",
+            keep_default_na=False,
+            na_values=[""],
+            encoding="utf-8-sig",
+            converters={0: str},
+        )
+    table = table.set_index(table.columns[0])
+    if not table.index.is_unique:
+        cell = table.index[table.index.duplicated()][0]
+        what = f"a cell occurs more than once, such as {cell}"
+        problems.append(problem(path, what, "give each cell one row"))
+        return obs
+    keys = obs.index
+    if "barcode" in obs and obs["barcode"].is_unique and not keys.isin(table.index).any():
+        keys = pd.Index(obs["barcode"])
+    found = keys.isin(table.index)
+    if not found.any():
+        what = f"none of its {len(table):,} cells, such as {table.index[0]}, is in the dataset"
+        problems.append(problem(path, what, f"name cells as in the dataset, such as {keys[0]}"))
+        return obs
+    print(f"{path}: annotates {found.sum():,} of {len(obs):,} cells with {', '.join(table)}")
+    table = table.reindex(keys).set_axis(obs.index)
+    return pd.concat([obs.drop(columns=obs.columns.intersection(table.columns)), table], axis=1)
+
+
+def kept_cells(obs: pd.DataFrame, entry: Entry, name: str, problems: list[str]) -> np.ndarray:
+    """Return which cells the config keeps."""
+    kept = np.ones(len(obs), bool)
+    for column, values in entry.keep.items():
+        if not find_column(obs, f"keep.{column}", column, name, problems):
+            continue
+        texts = as_text(obs[column])
+        for value in (word(value) for value in values):
+            if value not in set(texts):
+                fix = f"correct it: {nearest(value, sorted(set(texts.dropna())))}"
+                what = f"keep.{column} has '{value}', which no cell has"
+                problems.append(problem(f"dataset {name}", what, fix))
+        kept &= texts.isin([word(value) for value in values]).to_numpy()
+        print(f"keep {column}: {kept.sum():,} of {len(obs):,} cells")
+    return kept
+
+
+def name_batches(obs: pd.DataFrame, entry: Entry, name: str, problems: list[str]) -> pd.Series:
+    """Return the batch of each cell: the configured column, else the sample, else the dataset."""
+    if entry.batch is None:
+        return obs["sample"] if "sample" in obs else pd.Series(name, index=obs.index)
+    if not find_column(obs, "batch", entry.batch, name, problems):
+        return pd.Series(name, index=obs.index)
+    batch = as_text(obs[entry.batch])
+    if batch.isna().any():
+        cell = batch.index[batch.isna()][0]
+        what = f"{batch.isna().sum():,} of {len(batch):,} cells have no {entry.batch}: {cell}"
+        fix = "fill the column, or leave the cells out with keep"
+        problems.append(problem(f"dataset {name}", what, fix))
+    return batch.fillna("missing")
+
+
+def treat_small_batches(
+    batch: pd.Series, limits: Limits, name: str, problems: list[str]
+) -> tuple[pd.Series, np.ndarray]:
+    """Refuse, drop or merge batches with too few cells.
+
+    Returns
+    -------
+    batch : pandas.Series
+        With the small ones renamed where they are merged.
+    kept : array of bool
+        Which cells stay.
+    """
+    sizes = batch.value_counts().sort_index()
+    small = sizes[sizes < limits.min_cells_per_batch]
+    kept = np.ones(len(batch), bool)
+    if small.empty:
+        return batch, kept
+    listed = ", ".join(f"{key} ({size:,})" for key, size in small.items())
+    count = f"{len(small):,} of {len(sizes):,} batches have fewer than {limits.min_cells_per_batch}"
+    if limits.small_batches == "merge" and small.sum() >= limits.min_cells_per_batch:
+        print(f"WARNING {count} cells and become one batch '{MERGED}': {listed}")
+        return batch.where(~batch.isin(small.index), MERGED), kept
+    if limits.small_batches == "drop" and len(small) < len(sizes):
+        print(f"WARNING {count} cells and are dropped with {small.sum():,} cells: {listed}")
+        return batch, ~batch.isin(small.index).to_numpy()
+    fix = "set input.small_batches to drop or merge, or lower input.min_cells_per_batch"
+    problems.append(problem(f"dataset {name}", f"{count} cells: {listed}", fix))
+    return batch, kept
+
+
+def name_labels(obs: pd.DataFrame, entry: Entry, name: str, problems: list[str]) -> pd.Series:
+    """Return the label of each cell, `UNKNOWN` for those that have none."""
+    blank = pd.Series(UNKNOWN, index=obs.index, dtype=object)
+    if entry.cell_type is None:
+        return blank
+    if not find_column(obs, "cell_type", entry.cell_type, name, problems):
+        return blank
+    labels = as_text(obs[entry.cell_type])
+    if labels.isna().any():
+        print(f"{labels.isna().sum():,} cells have no value in {entry.cell_type}: not labelled")
+    labels = labels.fillna(UNKNOWN)
+    there = sorted(set(labels))
+    if entry.unknown is not None and entry.unknown not in there:
+        what = f"unknown is '{entry.unknown}', which is no value of {entry.cell_type}"
+        fix = f"correct or remove unknown: {nearest(entry.unknown, there)}"
+        problems.append(problem(f"dataset {name}", what, fix))
+    for label in there:
+        if LIKE_UNKNOWN.match(label) and label not in (entry.unknown, UNKNOWN):
+            n_cells = (labels == label).sum()
+            print(f"WARNING '{label}' ({n_cells:,} cells) counts as a cell type; set unknown?")
+    if entry.unknown != UNKNOWN and (obs[entry.cell_type].astype(str) == UNKNOWN).any():
+        print(f"WARNING cells labelled '{UNKNOWN}' count as not labelled; set unknown: {UNKNOWN}")
+    return labels.where(labels != entry.unknown, UNKNOWN)
+
+
+def check_labels(
+    labels: pd.Series, batch: pd.Series, entry: Entry, name: str, problems: list[str]
+) -> None:
+    """Find hidden batches that do not exist, and a dataset without any label to learn from."""
+    batches = sorted(set(batch))
+    for hidden in entry.hidden_batches:
+        if hidden not in batches:
+            fix = f"correct hidden_batches: {nearest(hidden, batches)}"
+            what = f"there is no batch '{hidden}' to hide"
+            problems.append(problem(f"dataset {name}", what, fix))
+    if entry.cell_type is None:
+        return
+    labelled = labels != UNKNOWN
+    seen = labelled & ~batch.isin(entry.hidden_batches)
+    if not seen.any():
+        where = " outside the hidden batches" if labelled.any() else ""
+        what = f"0 of {len(labels):,} cells are labelled{where}"
+        fix = "correct cell_type, unknown and hidden_batches, or leave cell_type out"
+        problems.append(problem(f"dataset {name}", what, fix))
+
+
+def rename_columns(obs: pd.DataFrame, entry: Entry, batch, labels) -> pd.DataFrame:
+    """Return obs with `batch` and `cell_type`; other columns of these names are kept aside."""
+    taken = {
+        column: f"original_{column}"
+        for column, configured in (("batch", entry.batch), ("cell_type", entry.cell_type))
+        if column in obs and configured != column
+    }
+    obs = obs.rename(columns=taken)
+    obs["batch"], obs["cell_type"] = pd.Categorical(batch), pd.Categorical(labels)
+    for column in obs.select_dtypes("category").columns:
+        obs[column] = obs[column].cat.remove_unused_categories()
+    for column in obs.select_dtypes("object").columns:
+        obs[column] = pd.Categorical(as_text(obs[column]))
+    return obs

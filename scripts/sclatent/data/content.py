@@ -1,0 +1,119 @@
+"""What a file of counts holds before anybody has checked it, and guards for reading it."""
+
+import contextlib
+import csv
+import os
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from sclatent import files
+from sclatent.errors import InputError, problem
+
+BLOCK = 2**25  # values of a dense matrix held at a time: 256 MB as float64
+UNREADABLE = (OSError, EOFError, KeyError, ValueError, IndexError, RuntimeError, zlib.error)
+
+
+@dataclass
+class Content:
+    """One sample as its file holds it.
+
+    Attributes
+    ----------
+    where : str
+        The file, for messages.
+    obs : pandas.DataFrame
+        One row per cell; the index holds the barcodes.
+    matrices : dict of str to callable
+        For every matrix of the file (``X``, ``raw`` and the layers) a function that reads it and
+        returns the matrix (n_cells, n_genes), sparse or dense, and its genes as a DataFrame.
+        Only what is needed is read.
+    obsm, varm : dict
+        The simulator's truth, names that begin with ``true_``.
+    """
+
+    where: str
+    obs: pd.DataFrame
+    matrices: dict[str, Callable]
+    obsm: dict = field(default_factory=dict)
+    varm: dict = field(default_factory=dict)
+
+
+@contextlib.contextmanager
+def readable(path) -> Iterator[None]:
+    """Turn the many errors of a damaged file into one that names the file and its size.
+
+    Raises
+    ------
+    InputError
+        In place of any error of the format libraries.
+    """
+    try:
+        yield
+    except (*UNREADABLE, csv.Error) as error:
+        what = str(error).strip().split("\n")[0] or type(error).__name__
+        n_bytes = f" ({files.size(Path(path).stat().st_size)})" if Path(path).is_file() else ""
+        fix = "compare its size and hash with the source's, or fetch it again"
+        raise InputError(problem(f"{path}{n_bytes}", f"cannot be read: {what}", fix)) from error
+
+
+def text(values) -> np.ndarray:
+    """Return names of an HDF5 dataset or a table as Python strings."""
+    values = np.asarray(values).ravel()
+    return np.array(
+        [value.decode("utf-8") if isinstance(value, bytes) else str(value) for value in values],
+        dtype=object,
+    )
+
+
+def memory() -> int:
+    """Return the bytes of memory of this machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def check_size(n_bytes: int, where: str) -> None:
+    """Refuse what declares more than the memory of this machine, before it is read.
+
+    Raises
+    ------
+    ValueError
+        Which `readable` makes an error about the file.
+    """
+    if n_bytes > memory():
+        raise ValueError(
+            f"{where} declares {files.size(n_bytes)}, this machine has {files.size(memory())}"
+        )
+
+
+def read_dense(dataset: h5py.Dataset, cells_in_columns: bool = False) -> sparse.csr_matrix:
+    """Read a dense HDF5 matrix block by block as CSR (n_cells, n_genes).
+
+    A dense matrix may be larger than the memory as long as its counts fit; a file that declares a
+    thousand times what it stores holds no counts but a trap.
+    """
+    if dataset.nbytes > 1000 * dataset.id.get_storage_size():
+        check_size(dataset.nbytes, dataset.name)
+    n_cells, n_genes = dataset.shape[::-1] if cells_in_columns else dataset.shape
+    step = max(1, BLOCK // max(1, n_genes))
+    blocks = [sparse.csr_matrix((0, n_genes), dtype=dataset.dtype)]
+    for start in range(0, n_cells, step):
+        part = slice(start, start + step)
+        block = dataset[:, part].T if cells_in_columns else dataset[part]
+        blocks.append(sparse.csr_matrix(block))
+    return sparse.vstack(blocks, format="csr", dtype=dataset.dtype)
+
+
+def read_matrix(element) -> sparse.spmatrix:
+    """Read an AnnData matrix, sparse or dense, from an open HDF5 file."""
+    from anndata.io import read_elem
+
+    if isinstance(element, h5py.Dataset):
+        return read_dense(element)
+    check_size(sum(part.nbytes for part in element.values()), element.name)
+    return read_elem(element)

@@ -1,0 +1,187 @@
+"""Read a dataset of the config, wherever it comes from, and check it: the one reader."""
+
+import tempfile
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from sclatent.data import columns, contract
+from sclatent.data.archives import extract, find_samples, is_archive
+from sclatent.data.content import Content
+from sclatent.data.embedded import PREFIX, read_embedded
+from sclatent.data.formats import read_content
+from sclatent.data.settings import Entry, Limits
+from sclatent.data.store import UNKNOWN
+from sclatent.errors import InputError, problem
+
+SHARED_GENES = 0.8
+
+
+def read_dataset(name: str, entry: Entry, samples: dict[str, str], limits: Limits):
+    """Read all samples of a dataset as raw counts with `batch` and `cell_type`.
+
+    Parameters
+    ----------
+    name
+        The dataset, for messages and as the batch where there is only one.
+    entry
+        Its config.
+    samples
+        Path of each sample, or ``scanpy:pbmc68k_reduced``. An archive may hold several.
+    limits
+        What is asked of the batches.
+
+    Returns
+    -------
+    AnnData
+        X the counts (n_cells, n_genes), CSR int32 in canonical form; obs with the categories
+        `batch` and `cell_type`; cells in the order of the files.
+
+    Raises
+    ------
+    InputError
+        With every problem found.
+    """
+    problems: list[str] = []
+    parts = {}
+    for sample, path in samples.items():
+        for part, adata in read_sample(sample, path, entry, problems).items():
+            # Samples of two archives may have the same name.
+            parts[f"{sample}_{part}" if part in parts else part] = adata
+    if problems:
+        raise InputError(*problems)
+    adata = join_samples(parts, name)
+    adata = name_cells(adata, complete(entry, adata.obs), limits, name, problems)
+    if problems:
+        raise InputError(*problems)
+    report(adata)
+    return adata
+
+
+def read_sample(sample: str, path: str, entry: Entry, problems: list[str]) -> dict:
+    """Return {sample: AnnData} of one path: one sample, or those of an archive."""
+    if path.startswith(PREFIX):
+        return check_sample(sample, read_embedded(path), entry, problems)
+    if not is_archive(path):
+        return check_sample(sample, read_content(path, entry), entry, problems)
+    with tempfile.TemporaryDirectory() as folder:
+        extract(path, folder)
+        found = find_samples(folder)
+        if not found:
+            fix = "put a folder with matrix.mtx, barcodes.tsv and features.tsv into it"
+            raise InputError(problem(path, "holds no 10x matrix", fix))
+        parts = {}
+        for part, place in found.items():
+            content = replace(read_content(place, entry), where=f"{path}: {part}")
+            key = sample if len(found) == 1 else part
+            parts |= check_sample(key, content, entry, problems)
+        return parts
+
+
+def check_sample(sample: str, content: Content, entry: Entry, problems: list[str]) -> dict:
+    """Return {sample: AnnData} of one sample that keeps the contract, else add its problems."""
+    import anndata
+
+    n_before = len(problems)
+    counts, var = contract.choose_counts(content, entry.layer, problems)
+    contract.check_barcodes(content.obs.index, content.where, problems)
+    if var is not None:
+        contract.check_orientation(content.obs, var, content.where, problems)
+        var = contract.name_genes(var, content.where, problems)
+    if len(problems) > n_before:
+        return {}
+    print(f"{content.where}: {counts.shape[0]:,} cells x {counts.shape[1]:,} genes")
+    obs = content.obs.set_axis(content.obs.index.astype(str).rename(None))
+    varm = {key: value for key, value in content.varm.items() if len(value) == len(var)}
+    return {sample: anndata.AnnData(counts, obs=obs, var=var, obsm=content.obsm, varm=varm)}
+
+
+def join_samples(parts: dict, name: str):
+    """Return one AnnData of several on the genes they share, cells named ``sample_barcode``.
+
+    Raises
+    ------
+    InputError
+        When a sample shares less than 80 % of its genes with all others.
+    """
+    import anndata
+
+    if len(parts) == 1:
+        return next(iter(parts.values()))
+    shared = shared_genes({sample: part.var_names for sample, part in parts.items()}, name)
+    tables = []
+    for sample, part in parts.items():
+        table = part.obs.assign(barcode=part.obs_names, sample=sample)
+        table = table.set_axis(sample + "_" + part.obs_names)
+        for column in table.select_dtypes("category").columns:
+            table[column] = table[column].astype(object)
+        tables.append(table)
+    first = next(iter(parts.values()))
+    counts = sparse.vstack([part[:, shared].X for part in parts.values()], format="csr")
+    counts.sort_indices()
+    return anndata.AnnData(counts, obs=pd.concat(tables), var=first.var.loc[shared])
+
+
+def shared_genes(genes: dict[str, pd.Index], name: str) -> pd.Index:
+    """Return the genes that all samples have, in the order of the first.
+
+    Genes that one sample lacks are dropped: a union would invent zeros for it.
+    """
+    indices = list(genes.values())
+    shared = indices[0]
+    for index in indices[1:]:
+        shared = shared[shared.isin(index)]
+    few = {
+        sample: index for sample, index in genes.items() if len(shared) < SHARED_GENES * len(index)
+    }
+    if few:
+        listed = "; ".join(
+            f"{sample} {len(index):,} genes such as {index[0]}" for sample, index in genes.items()
+        )
+        what = f"the samples share only {len(shared):,} genes ({listed})"
+        fix = "count all samples against one reference, with genes named alike"
+        raise InputError(problem(f"dataset {name}", what, fix))
+    dropped = len(indices[0].union([gene for index in indices for gene in index])) - len(shared)
+    print(f"{len(genes)} samples share {len(shared):,} genes; {dropped:,} others are dropped")
+    return shared
+
+
+def complete(entry: Entry, obs: pd.DataFrame) -> Entry:
+    """Return the entry with the columns that the simulator always writes."""
+    if entry.source != "simulate":
+        return entry
+    unknown = UNKNOWN if (obs["cell_type"] == UNKNOWN).any() else None
+    return replace(entry, batch="batch", cell_type="cell_type", unknown=unknown)
+
+
+def name_cells(adata, entry: Entry, limits: Limits, name: str, problems: list[str]):
+    """Return the cells to keep, with `batch` and `cell_type`."""
+    obs = adata.obs
+    if entry.annotations:
+        obs = columns.join_annotations(obs, entry.annotations, problems)
+    kept = columns.kept_cells(obs, entry, name, problems)
+    if not kept.any():
+        raise InputError(*problems, problem(f"dataset {name}", "keep leaves no cell", "widen keep"))
+    obs = obs[kept]
+    batch = columns.name_batches(obs, entry, name, problems)
+    labels = columns.name_labels(obs, entry, name, problems)
+    batch, large = columns.treat_small_batches(batch, limits, name, problems)
+    obs, batch, labels = obs[large], batch[large], labels[large]
+    columns.check_labels(labels, batch, entry, name, problems)
+    kept[kept] = large
+    adata = adata if kept.all() else adata[kept].copy()
+    adata.obs = columns.rename_columns(obs, entry, batch, labels)
+    return adata
+
+
+def report(adata) -> None:
+    """Print what was read in numbers."""
+    for column in ("batch", "cell_type"):
+        sizes = adata.obs[column].value_counts().sort_index()
+        print(f"{column}: {', '.join(f'{key} {size:,}' for key, size in sizes.items())}")
+    empty = int(np.count_nonzero(np.diff(adata.X.indptr) == 0))
+    if empty:
+        print(f"WARNING {empty:,} cells have no counts at all; quality control removes them")
+    print(f"{adata.n_obs:,} cells x {adata.n_vars:,} genes, {adata.X.nnz:,} counts above zero")
