@@ -1,5 +1,7 @@
 """Go on from scVI with the labels that training may see; predict the type of every cell."""
 
+from dataclasses import replace
+
 import pandas as pd
 from sclatent import files, job
 from sclatent.data.store import read_cells, write_latent
@@ -11,14 +13,15 @@ from sclatent.training.loop import Training, fit, predict
 
 job.start(snakemake)
 seed = int(snakemake.wildcards.seed)
-settings, training = Scanvi(**snakemake.params.model), Training(**snakemake.params.training)
+settings = Scanvi(**snakemake.params.model)
+training = replace(Training(**snakemake.params.training), n_steps=settings.n_steps)
 adata = read_cells(
     snakemake.input.cells, genes=snakemake.input.genes, splits=snakemake.input.splits
 )
 codes, classes = seen_labels(adata, settings.min_cells_per_label)
 cells, rows = gather_cells(adata, training.device, codes), split_rows(adata)
 model = build_scanvi(snakemake.input.scvi, cells, adata.var_names, len(classes), settings, seed)
-curve = fit(model, cells, rows.train, rows.validation, training, seed, settings.n_epochs)
+curve = fit(model, cells, rows.train, rows.validation, training, seed)
 probabilities = predict(model.probabilities, cells)
 write_latent(snakemake.output.latent, predict(model.latent, cells), adata.obs_names)
 files.write_table(snakemake.output.labels, labels_table(adata.obs_names, classes, probabilities))

@@ -15,7 +15,7 @@ and labels enter through the cross-entropy of the classifier on labelled cells, 
 
 Letters for shapes: B cells, L latent dimensions, K cell types.
 
-Difference from scvi-tools: the KL weight reaches 1 within the epochs given (there it restarts at
+Difference from scvi-tools: the KL weight reaches 1 within the steps given (there it restarts at
 0 and stops near 0.05); types without training cells are no classes.
 """
 
@@ -37,7 +37,7 @@ class Scanvi:
     """Settings of the model, as in the config's section `scanvi`."""
 
     classification_weight: float = 50.0
-    n_epochs: int = 20
+    n_steps: int = 800
     min_cells_per_label: int = 5
 
 

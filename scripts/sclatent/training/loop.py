@@ -51,7 +51,7 @@ class Diverged(ArithmeticError):
     """The loss is not finite any more; nothing was kept."""
 
 
-def fit(model, cells: Cells, train, validation, plan: Training, seed: int, n_epochs=None) -> list:
+def fit(model, cells: Cells, train, validation, plan: Training, seed: int) -> list:
     """Train a model and leave it with the weights of its best epoch.
 
     Parameters
@@ -66,8 +66,6 @@ def fit(model, cells: Cells, train, validation, plan: Training, seed: int, n_epo
         Steps, learning rate, warm-up, patience.
     seed
         Seeds the order of the minibatches, dropout and sampling.
-    n_epochs
-        Epochs, where the model sets them itself; else as many as the plan's steps take.
 
     Returns
     -------
@@ -80,7 +78,7 @@ def fit(model, cells: Cells, train, validation, plan: Training, seed: int, n_epo
     Diverged
         At the first loss that is not finite.
     """
-    n_epochs = n_epochs or plan.n_epochs(len(train))
+    n_epochs = plan.n_epochs(len(train))
     schedule = Schedule(n_epochs * len(slices(len(train), plan.minibatch)), plan)
     optimiser = torch.optim.Adam(
         model.parameters(), lr=plan.learning_rate, eps=0.01, weight_decay=1e-6, fused=True

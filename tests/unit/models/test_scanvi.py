@@ -67,7 +67,7 @@ def test_it_predicts_the_types_of_hidden_cells(cells):
     scvi = build_scvi(cells, ROWS[:100], SMALL, seed=0)
     fit(scvi, cells, ROWS[:100], ROWS[100:], plan, seed=0)
     model = SCANVI(scvi, 2, Scanvi())
-    fit(model, cells, ROWS[:100], ROWS[100:], plan, seed=0, n_epochs=20)
+    fit(model, cells, ROWS[:100], ROWS[100:], plan, seed=0)
     predicted = predict(model.probabilities, cells).argmax(1)
     truth = np.asarray(cells.counts[:, :10].sum(1)).ravel() > 40
     hidden = cells.label < 0
