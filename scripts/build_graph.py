@@ -1,0 +1,12 @@
+"""Find the nearest neighbours of each cell in the latent and weigh them."""
+
+import anndata
+
+from sclatent import job
+from sclatent.cells.graph import GraphSettings, build_graph, write_graph
+
+job.start(snakemake)
+settings = GraphSettings(**snakemake.params.graph)
+latent = anndata.read_h5ad(snakemake.input.latent)
+graph = build_graph(latent.X, latent.obs_names, settings, seed=int(snakemake.wildcards.seed))
+write_graph(snakemake.output.graph, graph)

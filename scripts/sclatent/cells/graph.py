@@ -1,0 +1,131 @@
+"""The neighbour graph of a latent: nearest neighbours and their UMAP connectivities.
+
+The connectivities are those of UMAP's fuzzy simplicial set (McInnes et al. 2018, arXiv:1802.03426):
+symmetric weights in (0, 1] that adapt to the local density. They are rounded to three decimals,
+so that the last bits of a distance decide no cluster.
+"""
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import sparse
+
+from sclatent import files
+from sclatent.cells.neighbors import approximate_neighbors, exact_neighbors
+from sclatent.errors import InputError, problem
+
+
+@dataclass(frozen=True)
+class GraphSettings:
+    """The config's section `graph`."""
+
+    n_neighbors: int = 15
+    exact_up_to: int = 50000
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Neighbours of B cells.
+
+    Attributes
+    ----------
+    cells : (B,) array of names
+    indices, distances : (B, n_neighbors) int32 and float32 arrays, without the cell itself
+    connectivities : (B, B) symmetric CSR of float32
+    exact : bool
+        Whether every cell was compared with every other.
+    """
+
+    cells: np.ndarray
+    indices: np.ndarray
+    distances: np.ndarray
+    connectivities: sparse.csr_matrix
+    exact: bool
+
+
+def build_graph(latent: np.ndarray, cells, settings: GraphSettings, seed: int) -> Graph:
+    """Find the neighbours of each cell and weigh them.
+
+    Parameters
+    ----------
+    latent : (B, L) array
+    cells : sequence of B names
+    seed : int
+        Of the approximate search; the exact one needs none.
+
+    Raises
+    ------
+    InputError
+        When there are fewer than three cells.
+    """
+    n_cells = len(latent)
+    if n_cells < 3:
+        raise InputError(problem("graph", f"{n_cells} cells make no graph", "loosen qc"))
+    exact = n_cells <= settings.exact_up_to
+    if exact:
+        indices, distances = exact_neighbors(latent, settings.n_neighbors)
+    else:
+        indices, distances = approximate_neighbors(latent, settings.n_neighbors, seed)
+    connectivities = weigh(indices, distances)
+    how = "exact" if exact else f"approximate (pynndescent), above {settings.exact_up_to:,} cells"
+    print(f"{indices.shape[1]} nearest neighbours of {n_cells:,} cells: {how}")
+    n_parts = sparse.csgraph.connected_components(connectivities, directed=False)[0]
+    print(f"{connectivities.nnz // 2:,} edges; {n_parts} connected part(s)")
+    return Graph(np.asarray(cells, dtype=str), indices, distances, connectivities, exact)
+
+
+def weigh(indices: np.ndarray, distances: np.ndarray) -> sparse.csr_matrix:
+    """Return UMAP's connectivities (B, B) of the neighbours (B, K), rounded to 3 decimals."""
+    umap = import_umap()
+    n_cells = len(indices)
+    itself = np.arange(n_cells, dtype=np.int32)[:, None]  # UMAP expects each cell first in its row
+    graph, *_ = umap.fuzzy_simplicial_set(
+        np.empty((n_cells, 0), dtype=np.float32),  # only its length is read
+        n_neighbors=indices.shape[1] + 1,
+        random_state=None,
+        metric="euclidean",
+        knn_indices=np.hstack([itself, indices]),
+        knn_dists=np.hstack([np.zeros((n_cells, 1), np.float32), distances]),
+    )
+    graph = sparse.csr_matrix(graph, dtype=np.float32)
+    graph.data = np.round(graph.data, 3)
+    graph.eliminate_zeros()
+    graph.sort_indices()
+    return graph
+
+
+def import_umap():
+    """Import UMAP's functions without its warning that TensorFlow is absent."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from umap import umap_
+    return umap_
+
+
+def write_graph(path, graph: Graph) -> None:
+    """Write a graph as a compressed npz without pickles."""
+    content = {
+        "cells": graph.cells,
+        "indices": graph.indices,
+        "distances": graph.distances,
+        "data": graph.connectivities.data,
+        "col": graph.connectivities.indices.astype(np.int32),
+        "indptr": graph.connectivities.indptr.astype(np.int64),
+        "n_neighbors": np.int32(graph.indices.shape[1]),
+        "exact": np.bool_(graph.exact),
+    }
+    with files.safely(path) as partial:
+        np.savez_compressed(partial, **content)
+
+
+def read_graph(path) -> Graph:
+    """Read what `write_graph` wrote."""
+    with np.load(path, allow_pickle=False) as content:
+        parts = {name: content[name] for name in content.files}
+    n_cells = len(parts["cells"])
+    connectivities = sparse.csr_matrix(
+        (parts["data"], parts["col"], parts["indptr"]), shape=(n_cells, n_cells)
+    )
+    neighbors = parts["indices"], parts["distances"]
+    return Graph(parts["cells"], *neighbors, connectivities, bool(parts["exact"]))
