@@ -37,13 +37,7 @@ RELATED = 0.8  # share of a type's differential genes that its relative has in c
 THETA_SPREAD = 0.5  # standard deviation of log theta over genes
 MIXTURE = 5.0  # concentration of the Dirichlet distribution of the types of a batch
 MT_NAMES = (
-    "ND1",
-    "ND2",
-    "ND3",
-    "ND4",
-    "ND4L",
-    "ND5",
-    "ND6",
+    *(f"ND{i}" for i in (1, 2, 3, 4, "4L", 5, 6)),
     "CO1",
     "CO2",
     "CO3",
