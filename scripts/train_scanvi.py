@@ -5,7 +5,7 @@ from dataclasses import replace
 import pandas as pd
 from sclatent import files, job
 from sclatent.data.store import read_cells, write_latent
-from sclatent.labels.tables import labels_table
+from sclatent.labels.tables import labels_table, write_labels
 from sclatent.models.scanvi import Scanvi, build_scanvi, describe_scanvi
 from sclatent.training.checkpoint import save_model
 from sclatent.training.loader import gather_cells, seen_labels, split_rows
@@ -24,7 +24,7 @@ model = build_scanvi(snakemake.input.scvi, cells, adata.var_names, len(classes),
 curve = fit(model, cells, rows.train, rows.validation, training, seed)
 probabilities = predict(model.probabilities, cells)
 write_latent(snakemake.output.latent, predict(model.latent, cells), adata.obs_names)
-files.write_table(snakemake.output.labels, labels_table(adata.obs_names, classes, probabilities))
+write_labels(snakemake.output.labels, labels_table(adata.obs_names, classes, probabilities))
 save_model(
     snakemake.output.model,
     model,

@@ -1,4 +1,4 @@
-"""Predict the labels that are unknown or hidden, and score every classifier on hidden ones.
+"""Predict the labels that are unknown or hidden, calibrate, and score every classifier.
 
 input   results/{dataset}/latent/pca/seed{seed}.h5ad, splits; scANVI's labels come with training
 output  results/{dataset}/labels/{classifier}/seed{seed}.tsv.gz, results/{dataset}/labels/scores.tsv
@@ -13,7 +13,7 @@ rule transfer_labels:
         latent="results/{dataset}/latent/pca/seed{seed}.h5ad",
         code=library("transfer_labels"),
     output:
-        labels="results/{dataset}/labels/{classifier}/seed{seed}.tsv.gz",
+        labels="results/{dataset}/labels/{classifier}/seed{seed}.uncalibrated.tsv.gz",
     log:
         "results/{dataset}/logs/transfer_labels/{classifier}.seed{seed}.log",
     wildcard_constraints:
@@ -24,6 +24,23 @@ rule transfer_labels:
         transfer=lookup(dpath="transfer", within=config),
     script:
         "../../scripts/transfer_labels.py"
+
+
+rule calibrate_labels:
+    """Make a classifier's probabilities honest on cells that trained nothing and judge nothing."""
+    input:
+        cells="results/{dataset}/data/cells.h5ad",
+        splits="results/{dataset}/data/splits/seed{seed}.tsv.gz",
+        labels="results/{dataset}/labels/{classifier}/seed{seed}.uncalibrated.tsv.gz",
+        code=library("calibrate_labels"),
+    output:
+        labels="results/{dataset}/labels/{classifier}/seed{seed}.tsv.gz",
+    log:
+        "results/{dataset}/logs/calibrate_labels/{classifier}.seed{seed}.log",
+    conda:
+        "../../envs/cells.yaml"
+    script:
+        "../../scripts/calibrate_labels.py"
 
 
 rule score_labels:

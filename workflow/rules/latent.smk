@@ -81,7 +81,7 @@ rule train_scanvi:
         latent="results/{dataset}/latent/scanvi/seed{seed}.h5ad",
         model=directory("results/{dataset}/latent/scanvi/seed{seed}.model"),
         curve="results/{dataset}/latent/scanvi/seed{seed}.curve.tsv",
-        labels="results/{dataset}/labels/scanvi/seed{seed}.tsv.gz",
+        labels="results/{dataset}/labels/scanvi/seed{seed}.uncalibrated.tsv.gz",
         cost="results/{dataset}/latent/scanvi/seed{seed}.cost.json",
     log:
         "results/{dataset}/logs/train_scanvi/seed{seed}.log",

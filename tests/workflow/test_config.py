@@ -1,0 +1,101 @@
+import re
+
+import pytest
+import yaml
+
+SOURCE = {"source": "simulate"}
+
+
+def refused(workflow, config: dict) -> str:
+    result = workflow.run("-n", config=config)
+    assert result.returncode != 0
+    assert "Traceback" not in result.stdout
+    return "\n".join(line for line in result.stdout.splitlines() if "ERROR" in line)
+
+
+def test_a_misspelt_key_is_named_with_the_nearest_one(workflow):
+    lines = refused(workflow, {"qc": {"min_count": 5}})
+    assert re.search(
+        r"ERROR config: qc: there is no key 'min_count', did you mean 'min_counts'", lines
+    )
+
+
+def test_a_value_out_of_bounds_is_named_with_the_bound(workflow):
+    lines = refused(workflow, {"splits": {"heldout": 0.9}})
+    assert re.search(r"splits.heldout: 0.9 is greater than the maximum of 0.5", lines)
+
+
+def test_all_problems_are_said_at_once(workflow):
+    lines = refused(workflow, {"splits": {"heldout": 0.9}, "graph": {"n_neighbors": 1}})
+    assert "splits.heldout" in lines
+    assert "graph.n_neighbors" in lines
+
+
+def test_clustering_a_layout_is_refused_with_the_reason(workflow):
+    lines = refused(workflow, {"clusters": {"space": "umap"}})
+    assert re.search(
+        r"clusters.space: clusters are built on the latent; a UMAP .* artefacts", lines
+    )
+
+
+@pytest.mark.parametrize("name", ["../x", "a b", "logs", ".hidden"])
+def test_a_dataset_name_that_is_no_folder_name_is_refused(workflow, name):
+    assert "a dataset's name is a folder's name" in refused(workflow, {"datasets": {name: SOURCE}})
+
+
+def test_fewer_than_three_layout_seeds_are_refused(workflow):
+    assert "layout.seeds" in refused(workflow, {"layout": {"seeds": [0]}})
+
+
+def test_a_dataset_needs_a_source_or_samples(workflow):
+    assert "either 'source'" in refused(workflow, {"datasets": {"mine": {"batch": "donor"}}})
+
+
+def test_hostile_yaml_is_not_executed(workflow):
+    path = workflow.folder / "evil.yaml"
+    path.write_text(f"seeds: !!python/object/apply:os.system ['touch {workflow.folder}/ran']\n")
+    assert workflow.run("-n", "--configfile", str(path)).returncode != 0
+    assert not (workflow.folder / "ran").exists()
+
+
+def test_the_users_datasets_replace_the_default_ones(workflow):
+    result = workflow.run("-n", config={"datasets": {"mine": SOURCE}})
+    assert result.returncode == 0, result.stdout
+    assert "results/mine/mine.h5ad" in result.stdout
+    assert "pbmc68k" not in result.stdout
+
+
+def test_settings_are_merged_into_the_defaults(workflow):
+    result = workflow.run("-n", config={"qc": {"n_mads": 3}})
+    assert result.returncode == 0, result.stdout
+    assert "results/pbmc68k/pbmc68k.h5ad" in result.stdout
+
+
+def test_every_example_is_a_valid_config(workflow, root):
+    for path in sorted((root / "config/examples").glob("*.yaml")):
+        config = yaml.safe_load(path.read_text())
+        for entry in config["datasets"].values():
+            files = [entry.get("source"), entry.get("annotations")]
+            files += [
+                sample if isinstance(sample, str) else sample["source"]
+                for sample in entry.get("samples", {}).values()
+            ]
+            for file in filter(None, files):
+                if "://" not in file and ":" not in file and file != "simulate":
+                    (workflow.folder / file).parent.mkdir(parents=True, exist_ok=True)
+                    (workflow.folder / file).touch()
+        result = workflow.run("-n", "--configfile", str(path))
+        assert result.returncode == 0, f"{path.name}: {result.stdout[-2000:]}"
+
+
+def test_every_default_is_in_the_schema_and_equal(root):
+    config = yaml.safe_load((root / "config/config.yaml").read_text())
+    schema = yaml.safe_load((root / "workflow/schemas/config.schema.yaml").read_text())
+    for section, values in config.items():
+        properties = schema["properties"][section].get("properties", {})
+        if section == "datasets":
+            continue
+        if not properties:
+            assert values == schema["properties"][section]["default"], section
+        defaults = {key: value["default"] for key, value in properties.items()}
+        assert defaults == (values if properties else {}), section

@@ -1,0 +1,150 @@
+import ast
+import re
+
+import pytest
+import yaml
+
+
+def rules(root) -> dict[str, str]:
+    text = "\n".join(path.read_text() for path in sorted((root / "workflow/rules").glob("*.smk")))
+    parts = re.split(r"^rule (\w+):", text, flags=re.M)[1:]
+    return dict(zip(parts[::2], parts[1::2], strict=True))
+
+
+def test_a_rule_its_script_and_its_log_share_a_name(root):
+    for name, body in rules(root).items():
+        assert f"../../scripts/{name}.py" in body, name
+        assert re.search(rf"logs/{name}[./]", body), name
+        assert f'library("{name}")' in body, name
+
+
+def test_every_script_belongs_to_a_rule(root):
+    assert {path.stem for path in (root / "scripts").glob("*.py")} == set(rules(root))
+
+
+def test_every_rule_says_what_it_does(root):
+    assert all(body.lstrip().startswith('"""') for body in rules(root).values())
+
+
+def test_scripts_have_no_functions_branches_or_loops(root):
+    unwanted = ast.FunctionDef | ast.If | ast.For | ast.While | ast.Try | ast.ClassDef
+    for path in (root / "scripts").glob("*.py"):
+        tree = ast.parse(path.read_text())
+        assert not [node for node in ast.walk(tree) if isinstance(node, unwanted)], path.name
+
+
+def test_no_score_reads_a_layout(root):
+    for name in ("score_latent", "score_controls", "compare_latents", "score_labels"):
+        assert "umap" not in rules(root)[name]
+        assert "layout" not in rules(root)[name]
+    for path in (root / "scripts/sclatent/benchmark").glob("*.py"):
+        assert "cells.layout" not in path.read_text()
+
+
+ORDER = ["files", "errors", "data", "training", "models", "baselines", "labels", "cells"]
+
+
+def test_imports_point_one_way(root):
+    later = {"report": {"report", "figures"}, "figures": {"figures"}, "benchmark": {"benchmark"}}
+    base = {"files", "errors", "data"}
+    core = base | {"training", "models", "baselines"}
+    allowed = {
+        "data": base,
+        "training": core,
+        "models": core,
+        "baselines": core,
+        "labels": core | {"labels"},
+        "cells": core | {"cells"},
+        "benchmark": core | {"labels", "cells", "benchmark"},
+        "figures": core | {"labels", "cells", "benchmark", "figures"},
+        "report": core | {"labels", "cells", "benchmark", "figures", "report"},
+    }
+    assert later.keys() <= allowed.keys()
+    for path in (root / "scripts/sclatent").glob("*/*.py"):
+        for module in re.findall(
+            r"^\s*from sclatent(?:\.(\w+))?[\w.]* import", path.read_text(), re.M
+        ):
+            if module:
+                assert module in allowed[path.parent.name], f"{path}: {module}"
+
+
+@pytest.fixture
+def pins(root):
+    text = (root / "requirements.lock").read_text()
+    return dict(re.findall(r"^([A-Za-z0-9_.-]+)==(\S+)$", text, re.M))
+
+
+def test_every_pin_is_exact_and_plain(root, pins):
+    lines = [
+        line
+        for line in (root / "requirements.lock").read_text().splitlines()
+        if line and not line.startswith("#")
+    ]
+    assert len(lines) == len(pins)
+    assert not any("+" in version for version in pins.values())
+
+
+PYPI = {"pytorch": "torch", "python-igraph": "igraph", "matplotlib-base": "matplotlib"}
+
+
+def test_the_conda_pins_equal_the_lock(root, pins):
+    paths = sorted((root / "envs").glob("*.yaml"))
+    assert 1 <= len(paths) <= 6
+    for path in paths:
+        for line in yaml.safe_load(path.read_text())["dependencies"]:
+            name, version = line.split(" =")
+            if name != "python":
+                assert pins[PYPI.get(name, name)] == version, f"{path.name}: {line}"
+
+
+IMPORTS = {
+    "sklearn": "scikit-learn",
+    "skmisc": "scikit-misc",
+    "skimage": "scikit-image",
+    "yaml": "pyyaml",
+    "umap": "umap-learn",
+    "igraph": "python-igraph",
+    "torch": "pytorch",
+    "matplotlib": "matplotlib-base",
+}
+
+
+def test_an_environment_lists_what_its_scripts_import(root):
+    import sys
+
+    bodies = rules(root)
+    for name, body in bodies.items():
+        env = re.search(r"envs/(\w+)\.yaml", body)[1]
+        listed = {
+            line.split(" =")[0]
+            for line in yaml.safe_load((root / f"envs/{env}.yaml").read_text())["dependencies"]
+        }
+        for path in closure(root, root / f"scripts/{name}.py"):
+            for module in imports(path):
+                if module not in sys.stdlib_module_names and module != "sclatent":
+                    assert IMPORTS.get(module, module) in listed, (
+                        f"{name} ({env}): {path.name} {module}"
+                    )
+
+
+def imports(path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module.split(".")[0])
+    return found
+
+
+def closure(root, script) -> set:
+    found, todo = set(), [script]
+    while todo:
+        path = todo.pop()
+        found.add(path)
+        for module in re.findall(r"^\s*from (sclatent[\w.]*) import (.+)$", path.read_text(), re.M):
+            for name in [module[0], *(f"{module[0]}.{n.strip()}" for n in module[1].split(","))]:
+                target = root / "scripts" / (name.replace(".", "/") + ".py")
+                if target.is_file() and target not in found:
+                    todo.append(target)
+    return found

@@ -1,0 +1,114 @@
+import json
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.sparse import issparse
+from sclatent import files
+
+pytestmark = [
+    pytest.mark.workflow,
+    pytest.mark.xdist_group("finished"),
+]
+
+
+def test_the_exported_dataset_holds_everything(finished):
+    adata = anndata.read_h5ad(finished.folder / "results/toy/toy.h5ad")
+    counts = adata.layers["counts"]
+    assert issparse(counts)
+    assert (counts.data == np.round(counts.data)).all()
+    assert {"X_pca", "X_pca_harmony", "X_scVI", "X_scANVI", "X_umap", "X_umap_pca"} <= set(
+        adata.obsm
+    )
+    assert {"batch", "cell_type", "leiden", "predicted_scanvi"} <= set(adata.obs)
+
+
+def test_observed_labels_are_never_overwritten(finished):
+    results = finished.folder / "results/toy"
+    before = anndata.read_h5ad(results / "data/cells.h5ad").obs["cell_type"].astype(str)
+    after = anndata.read_h5ad(results / "toy.h5ad").obs["cell_type"].astype(str)
+    assert (before == after[before.index]).all()
+    assert (before == "Unknown").any()
+
+
+def test_a_table_without_batches_and_labels_goes_all_the_way(finished):
+    adata = anndata.read_h5ad(finished.folder / "results/plain/plain.h5ad")
+    assert "X_scVI" in adata.obsm
+    assert "X_scANVI" not in adata.obsm
+    scores = files.read_table(finished.folder / "results/plain/benchmark/comparison.tsv")
+    assert scores.query("metric == 'ilisi'")["value"].isna().all()
+    assert scores.query("metric == 'preservation'")["value"].notna().any()
+
+
+def test_the_comparison_has_every_latent_seed_and_control(finished):
+    scores = files.read_table(finished.folder / "results/toy/benchmark/comparison.tsv")
+    rows = scores.query("metric == 'knn_accuracy' and kind == 'latent'")
+    assert sorted(set(zip(rows["latent"], rows["seed"], strict=True))) == [
+        (latent, seed) for latent in ("harmony", "pca", "scanvi", "scvi") for seed in (0, 1)
+    ]
+    assert {"shuffled", "labels"} <= set(scores.query("kind == 'control'")["latent"])
+    assert {"wall_seconds", "peak_memory_mb"} <= set(scores["metric"])
+
+
+def test_the_kl_weight_of_every_training_ends_at_one(finished):
+    curves = list((finished.folder / "results").glob("*/latent/*/seed*.curve.tsv"))
+    assert len(curves) == 6
+    for path in curves:
+        curve = pd.read_csv(path, sep="\t")
+        assert curve["kl_weight"].iloc[-1] == 1
+        assert curve["best"].sum() == 1
+
+
+def test_the_report_is_one_file_and_the_verdict_is_printed(finished):
+    page = (finished.folder / "results/report.html").read_text()
+    assert "http://" not in page.replace("http://www.w3.org", "")
+    assert 'src="data:image/png;base64,' in page
+    terminal = (finished.folder / "terminal.txt").read_text()
+    verdict = (finished.folder / "results/verdict.txt").read_text()
+    assert verdict.strip() in terminal
+    assert "results/report.html" in verdict
+
+
+def test_training_shows_epochs_losses_and_time_left_in_terminal_and_log(finished):
+    log = (finished.folder / "results/toy/logs/train_scvi/seed0.log").read_text()
+    assert "nats/cell" in log
+    assert "s left" in log
+    assert "train_scvi toy 0 | epoch 1/" in (finished.folder / "terminal.txt").read_text()
+
+
+def test_a_finished_run_has_nothing_to_do(finished):
+    (finished.folder / "my.yaml").touch()
+    result = finished.run("-n", config=finished.config)
+    assert "Nothing to be done" in result.stdout, result.stdout[-3000:]
+
+
+def test_a_changed_setting_reruns_only_what_depends_on_it(finished):
+    config = {**finished.config, "clusters": {"resolutions": [0.5, 1.0, 1.5]}}
+    result = finished.run("-n", config=config)
+    assert "cluster_cells" in result.stdout
+    assert "train_scvi" not in result.stdout
+    assert "score_latent" not in result.stdout
+
+
+def test_an_input_error_ends_with_its_lines_and_no_traceback(workflow, small):
+    random = np.random.default_rng(0)
+    table = pd.DataFrame(random.lognormal(size=(60, 30)), index=[f"c{n}" for n in range(60)])
+    table.columns = [f"gene{number}" for number in range(30)]
+    table.to_csv(workflow.folder / "normalised.csv")
+    config = {**small, "datasets": {"mine": {"source": "normalised.csv"}}}
+    result = workflow.run("results/mine/data/counts.h5ad", config=config)
+    assert result.returncode != 0
+    log = (workflow.folder / "results/mine/logs/validate_counts.log").read_text()
+    assert "ERROR" in log
+    assert "Traceback" not in log
+    assert "Last lines of results/mine/logs/validate_counts.log" in result.stdout
+    assert "integer" in result.stdout
+
+
+def test_every_safetensors_has_its_hash_and_no_pickle_is_written(finished):
+    results = finished.folder / "results"
+    for path in results.glob("*/latent/*/*.model/model.json"):
+        description = json.loads(path.read_text())
+        assert description["sha256"] == files.sha256(path.with_name("model.safetensors"))
+    assert not [path for suffix in ("pkl", "pt", "pickle") for path in results.rglob(f"*.{suffix}")]
