@@ -1,6 +1,7 @@
 """Fit principal components on the training cells; project all."""
 
 import numpy as np
+
 from sclatent import job
 from sclatent.baselines.pca import Pca, fit_pca, log_normalise
 from sclatent.data.store import read_cells, write_latent

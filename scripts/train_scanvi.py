@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pandas as pd
+
 from sclatent import files, job
 from sclatent.data.store import read_cells, write_latent
 from sclatent.labels.tables import labels_table, write_labels

@@ -1,6 +1,7 @@
 """Train scVI on the training cells; write the mean latent state of all cells."""
 
 import pandas as pd
+
 from sclatent import files, job
 from sclatent.data.store import read_cells, write_latent
 from sclatent.models.scvi import Scvi, build_scvi, describe_scvi

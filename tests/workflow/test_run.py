@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.sparse import issparse
+
 from sclatent import files
 
 pytestmark = [

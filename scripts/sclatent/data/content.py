@@ -3,6 +3,8 @@
 import contextlib
 import csv
 import os
+import tarfile
+import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -17,7 +19,10 @@ from sclatent import files
 from sclatent.errors import InputError, problem
 
 BLOCK = 2**25  # values of a dense matrix held at a time: 256 MB as float64
-UNREADABLE = (OSError, EOFError, KeyError, ValueError, IndexError, RuntimeError, zlib.error)
+UNREADABLE = (
+    *(OSError, EOFError, KeyError, ValueError, IndexError, RuntimeError),
+    *(zlib.error, csv.Error, tarfile.TarError, zipfile.BadZipFile),
+)
 
 
 @dataclass
@@ -56,7 +61,7 @@ def readable(path) -> Iterator[None]:
     """
     try:
         yield
-    except (*UNREADABLE, csv.Error) as error:
+    except UNREADABLE as error:
         what = str(error).strip().split("\n")[0] or type(error).__name__
         n_bytes = f" ({files.size(Path(path).stat().st_size)})" if Path(path).is_file() else ""
         fix = "compare its size and hash with the source's, or fetch it again"

@@ -81,7 +81,8 @@ def bad_values(values: np.ndarray) -> list[np.ndarray | None]:
     finite = np.isfinite(values)
     fraction = finite & (values != np.rint(values))
     limit = EXACT_FLOAT32 if values.dtype.itemsize <= 4 else LARGEST
-    return [np.isnan(values), np.isinf(values), finite & (values < 0), fraction, values > limit]
+    too_large = finite & (values > limit)
+    return [np.isnan(values), np.isinf(values), finite & (values < 0), fraction, too_large]
 
 
 def to_csr(matrix):

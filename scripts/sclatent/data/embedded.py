@@ -67,10 +67,10 @@ def invert(values, library_size: np.ndarray, where: str) -> sparse.csr_matrix:
     per_value = np.repeat(library_size.astype(np.float64), np.diff(values.indptr))
     counts = np.expm1(values.data) * per_value / SCALE
     whole = np.rint(counts)
-    error = np.abs(counts - whole)
-    if not (error <= ABSOLUTE + RELATIVE * whole).all():
-        worst = int(np.nanargmax(np.where(np.isfinite(error), error, np.inf)))
-        what = f"its values do not come from counts: {counts[worst]:.4f} is not whole"
+    with np.errstate(invalid="ignore"):
+        bad = ~(np.abs(counts - whole) <= ABSOLUTE + RELATIVE * whole)  # True for NaN and Inf
+    if bad.any():
+        what = f"its values do not come from counts: {counts[bad.argmax()]:.4f} is not whole"
         raise InputError(problem(where, what, "install the versions of the project's lock"))
     result = sparse.csr_matrix(
         (whole.astype(np.int32), values.indices, values.indptr), shape=values.shape

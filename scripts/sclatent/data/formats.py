@@ -124,7 +124,7 @@ def read_old_h5ad(path: Path) -> Content:
     import anndata
 
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Moving element", FutureWarning)
+        warnings.simplefilter("ignore")  # they all say that the file is old
         return from_anndata(str(path), anndata.read_h5ad(path))
 
 
@@ -212,12 +212,12 @@ def read_text(path: Path, genes_in_rows: bool = False) -> Content:
 def read_blocks(file, separator: str) -> tuple[np.ndarray, sparse.csr_matrix]:
     """Read names and numbers of the lines of a table, a block of lines at a time."""
     names, blocks = [], []
-    options = {"header": None, "index_col": 0, "converters": {0: str}, "chunksize": LINES}
+    options = {"header": None, "converters": {0: str}, "chunksize": LINES}
     for block in pd.read_csv(file, sep=separator, **options):
+        names.extend(block.pop(0))
         words = [column for column, kind in block.dtypes.items() if kind.kind == "O"]
         if words:
-            cell, value = block.index[0], block[words[0]].iloc[0]
-            raise ValueError(f"column {words[0]} holds text, such as '{value}' in row {cell}")
-        names.extend(block.index)
+            value = block[words[0]].iloc[0]
+            raise ValueError(f"column {words[0] + 1} holds text, such as '{value}'")
         blocks.append(sparse.csr_matrix(block.to_numpy()))
     return np.array(names, dtype=object), sparse.vstack(blocks, format="csr")

@@ -1,4 +1,5 @@
 import numpy as np
+
 from sclatent.baselines.harmony import Harmony, correct_harmony
 
 

@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 import threadpoolctl
 from scipy.sparse import csr_matrix
-from sclatent.baselines.pca import Pca, fit_pca, log_normalise
 from sklearn.decomposition import PCA
+
+from sclatent.baselines.pca import Pca, fit_pca, log_normalise
 
 
 @pytest.fixture

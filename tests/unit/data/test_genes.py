@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import yaml
+
 from sclatent.data.genes import Selection, select_genes, standardised_variance
 from sclatent.data.simulate import Simulation, simulate
 
@@ -105,6 +106,7 @@ def test_the_script_reads_no_cell_outside_the_training_cells(adata, tmp_path, ro
     from types import SimpleNamespace
 
     import pandas as pd
+
     from sclatent import files
 
     split = np.array(["train", "train", "validation", "heldout"])[np.arange(900) % 4]

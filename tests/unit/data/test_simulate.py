@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import yaml
+
 from sclatent.data.simulate import Simulation, names, simulate
 from sclatent.errors import InputError
 

@@ -3,6 +3,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
+
 from sclatent import files
 from sclatent.data.store import read_cells, read_latent, write_latent
 from sclatent.errors import InputError

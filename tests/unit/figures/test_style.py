@@ -4,6 +4,7 @@ import matplotlib
 import matplotlib.colors
 import numpy as np
 import pytest
+
 from sclatent.figures import style
 
 # Machado et al. 2009, severity 1, on linear RGB.

@@ -3,6 +3,7 @@ import pytest
 import torch
 from scipy import stats
 from scipy.sparse import csr_matrix
+
 from sclatent.models.likelihoods import (
     Entries,
     dispersion_from_moments,

@@ -1,4 +1,5 @@
 import torch
+
 from sclatent.models.networks import Layers, kl_standard_normal, log_normal
 
 

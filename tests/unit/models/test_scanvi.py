@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
+
 from sclatent.models.networks import kl_standard_normal, log_normal
 from sclatent.models.scanvi import SCANVI, Scanvi
 from sclatent.models.scvi import SCVI, Scvi, build_scvi

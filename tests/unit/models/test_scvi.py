@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
+
 from sclatent.errors import InputError
 from sclatent.models.networks import kl_standard_normal
 from sclatent.models.scvi import SCVI, Scvi, build_scvi, describe_scvi, load_scvi

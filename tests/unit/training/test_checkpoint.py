@@ -1,9 +1,10 @@
 import pytest
 import torch
+from torch import nn
+
 from sclatent import files
 from sclatent.errors import InputError
 from sclatent.training.checkpoint import load_model, save_model
-from torch import nn
 
 
 def test_weights_and_description_come_back(tmp_path):

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
+
 from sclatent.errors import InputError
 from sclatent.training.loader import Cells, gather_cells, seen_labels, shuffled, slices, split_rows
 

@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 import torch
 from scipy.sparse import csr_matrix
+from torch import nn
+
 from sclatent.training.loader import Cells
 from sclatent.training.loop import Diverged, Loss, Schedule, Training, fit
-from torch import nn
 
 
 class Mean(nn.Module):
