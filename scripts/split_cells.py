@@ -1,0 +1,15 @@
+"""Decide which cells train, validate and test, and whose labels are seen, before all else."""
+
+from sclatent import files, job
+from sclatent.data.splits import Shares, split_cells
+from sclatent.data.store import read_cells
+
+job.start(snakemake)
+cells = read_cells(snakemake.input.cells)
+splits = split_cells(
+    cells.obs,
+    Shares(**snakemake.params.shares),
+    int(snakemake.wildcards.seed),
+    snakemake.params.hidden_batches,
+)
+files.write_table(snakemake.output.splits, splits)
