@@ -106,6 +106,7 @@ rule plot_latents:
         "../../envs/cells.yaml"
     params:
         latents=lambda wildcards: latents(wildcards.dataset),
+        method=config["layout"]["methods"][0],
         main_resolution=lookup(dpath="clusters/main_resolution", within=config),
         max_points=lookup(dpath="report/max_points", within=config),
     script:
@@ -200,8 +201,12 @@ rule export_dataset:
         latents=lambda wildcards: latents(wildcards.dataset),
         classifiers=lambda wildcards: classifiers(wildcards.dataset),
         methods=config["layout"]["methods"],
-        main_latent=lambda wildcards: main_latent(wildcards.dataset),
-        main_resolution=lookup(dpath="clusters/main_resolution", within=config),
+        main=lambda wildcards: {
+            "dataset": wildcards.dataset,
+            "seed": SEED,
+            "latent": main_latent(wildcards.dataset),
+            "resolution": config["clusters"]["main_resolution"],
+        },
     script:
         "../../scripts/export_dataset.py"
 
@@ -236,6 +241,7 @@ rule write_report:
         labels=report_files("results/{dataset}/labels/scores.tsv", has_labels),
         code=library("write_report"),
         template=HERE / "workflow/report/page.html.jinja",
+        captions=sorted((HERE / "workflow/report").glob("*.rst")),
     output:
         report="results/report.html",
         verdict="results/verdict.txt",

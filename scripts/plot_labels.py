@@ -1,0 +1,16 @@
+"""Draw accuracy, reliability and confusions of the label classifiers on test labels."""
+
+from sclatent import files, job
+from sclatent.data.store import read_obs
+from sclatent.figures.labels import plot_labels, read_test_labels
+
+job.start(snakemake)
+tested = read_test_labels(
+    snakemake.input.labels,
+    snakemake.input.splits,
+    snakemake.params.classifiers,
+    snakemake.params.seeds,
+    read_obs(snakemake.input.cells),
+)
+scores = files.read_table(snakemake.input.scores)
+files.write_figure(snakemake.output[0], plot_labels(tested, scores))

@@ -1,0 +1,137 @@
+"""The report: one HTML page over all datasets that needs no other file.
+
+Equal results give equal bytes: nothing in the page tells the time or the machine.
+"""
+
+import base64
+import platform
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from sclatent import files
+from sclatent.report import words
+from sclatent.report.tables import (
+    Table,
+    comparison_table,
+    costs_table,
+    labels_table,
+    removed_table,
+    sizes_table,
+)
+from sclatent.report.verdict import Comparison, sentences
+
+FIGURES = {
+    "comparison": "All latents compared",
+    "latents": "All latents side by side",
+    "labels": "Label transfer",
+    "qc": "Quality control",
+    "training": "Training of the count models",
+}
+PACKAGES = (
+    *("anndata", "harmonypy", "igraph", "leidenalg", "matplotlib", "numpy", "pandas"),
+    *("scanpy", "scikit-learn", "scipy", "snakemake", "torch", "umap-learn"),
+)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure: its title, caption and the picture as base64."""
+
+    title: str
+    caption: str
+    picture: str
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What the page shows of one dataset."""
+
+    name: str
+    verdict: tuple[str, str]
+    sizes: Table
+    comparison: Table
+    costs: Table
+    removed: Table
+    labels: Table | None
+    figures: list[Figure]
+
+
+def describe(datasets: dict, captions: list, equivalence: float) -> list[Dataset]:
+    """Read the results of every dataset.
+
+    Parameters
+    ----------
+    datasets
+        By name: the paths `comparison`, `summary`, `removed`, `cells`, `labels` (or None), and
+        `figures` by name.
+    captions
+        Paths of captions, each named like its figure; layouts share ``layout.rst``.
+    equivalence
+        As in the config's benchmark section.
+    """
+    texts = {Path(path).stem: Path(path).read_text(encoding="utf-8").strip() for path in captions}
+    return [read_dataset(name, paths, texts, equivalence) for name, paths in datasets.items()]
+
+
+def read_dataset(name: str, paths: dict, captions: dict, equivalence: float) -> Dataset:
+    """Read the results of one dataset."""
+    comparison, summary = map(files.read_table, (paths["comparison"], paths["summary"]))
+    return Dataset(
+        name=name,
+        verdict=sentences(name, Comparison(summary, comparison, equivalence)),
+        sizes=sizes_table(paths["cells"]),
+        comparison=comparison_table(summary, comparison),
+        costs=costs_table(summary),
+        removed=removed_table(files.read_table(paths["removed"])),
+        labels=labels_table(files.read_table(paths["labels"])) if paths["labels"] else None,
+        figures=[read_figure(key, path, captions) for key, path in paths["figures"].items()],
+    )
+
+
+def read_figure(key: str, path, captions: dict) -> Figure:
+    """Return a figure with its caption; ``umap_pca`` is a layout."""
+    method, _, latent = key.partition("_")
+    title = FIGURES.get(key, f"{words.name(method)} of {words.name(latent)}")
+    caption = captions["layout" if key not in FIGURES else key]
+    return Figure(title, caption, base64.b64encode(Path(path).read_bytes()).decode("ascii"))
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the core packages where this is called."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = "not in this environment"
+    return found
+
+
+def render(template, datasets: list[Dataset], config: dict) -> str:
+    """Return the page as HTML; all text from data and config is escaped.
+
+    Parameters
+    ----------
+    template
+        Path of the Jinja template.
+    datasets
+        As `describe` returns them.
+    config
+        The config that ran.
+    """
+    import jinja2
+    import yaml
+
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    page = environment.from_string(Path(template).read_text(encoding="utf-8"))
+    return page.render(
+        datasets=datasets,
+        metrics=words.METRICS.values(),
+        config=yaml.safe_dump(config, sort_keys=False, allow_unicode=True),
+        n_seeds=len(config["seeds"]),
+        settings=config["benchmark"],
+        versions=versions(),
+    )

@@ -1,0 +1,169 @@
+"""The tables of the report, as text."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from sclatent.data.store import UNKNOWN
+from sclatent.report import words
+
+CLASSIFIER_SCORES = {
+    "accuracy": "accuracy",
+    "macro_f1": "macro-F1",
+    "ece": "ECE",
+    "brier": "Brier score",
+    "nll": "NLL (nats)",
+}
+COSTS = {
+    "wall_seconds": "wall time (s)",
+    "cpu_seconds": "CPU time (s)",
+    "peak_memory_mb": "peak memory (MB)",
+}
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of text: a head, and rows whose first cell is their head."""
+
+    head: list[str]
+    rows: list[list]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of the comparison: a value, a second line, and whether it is the highest."""
+
+    value: str
+    detail: str = ""
+    highest: bool = False
+
+
+def number(value: float, digits: int = 3) -> str:
+    """Return a number with `digits` significant digits, thousands separated; n/a when missing."""
+    if not np.isfinite(value):
+        return "n/a"
+    if abs(value) >= 10 ** (digits - 1):
+        return f"{value:,.0f}"
+    return f"{value:.{digits}g}"
+
+
+def spread(mean: float, sd: float, form=number) -> str:
+    """Return ``mean ± sd``, without the sd when there is one seed."""
+    if not np.isfinite(mean):
+        return "n/a"
+    return f"{form(mean)} ± {form(sd)}" if np.isfinite(sd) else form(mean)
+
+
+def score(value: float) -> str:
+    """Return a score with three decimals."""
+    return f"{value:.3f}"
+
+
+def sizes_table(path) -> Table:
+    """Return how many cells there are of each type in each batch."""
+    import h5py
+    from anndata.io import read_elem
+
+    with h5py.File(path) as file:
+        obs, n_genes = read_elem(file["obs"]), len(read_elem(file["var"]))
+    obs = obs.assign(known=obs["cell_type"].astype(str) != UNKNOWN)
+    rows = [size_row(name, part) for name, part in obs.groupby("batch", observed=True)]
+    rows += [size_row("all", obs)] if len(rows) > 1 else []
+    return Table([f"batch ({n_genes:,} genes)", "cells", "cell types", "labelled cells"], rows)
+
+
+def size_row(name: str, obs: pd.DataFrame) -> list[str]:
+    """Return the numbers of cells, of their types, and of those with a label."""
+    n_types = obs.loc[obs["known"], "cell_type"].nunique()
+    return [name, f"{len(obs):,}", f"{n_types:,}", f"{obs['known'].sum():,}"]
+
+
+def comparison_table(summary: pd.DataFrame, comparison: pd.DataFrame) -> Table:
+    """Return a row per metric and a column per latent and control."""
+    summary = summary[~summary["metric"].isin(words.COSTS)]
+    controls = set(summary.loc[summary["kind"] == "control", "latent"])
+    latents = words.ordered(set(summary["latent"]) - controls, words.NAMES)
+    controls = words.ordered(controls, words.NAMES)
+    rows = []
+    for metric in words.ordered(summary["metric"], words.METRICS):
+        found = summary[summary["metric"] == metric].set_index("latent")
+        top = found["mean"].reindex(latents).max()
+        head = Cell(words.metric(metric).title, scope(comparison, metric))
+        cells = [comparison_cell(found.loc[latent], top) for latent in latents]
+        plain = [Cell(spread(*found.loc[control, ["mean", "sd"]], score)) for control in controls]
+        rows.append([head, *cells, *plain])
+    names = [f"control: {words.name(control)}" for control in controls]
+    return Table(["metric", *map(words.name, latents), *names], rows)
+
+
+def scope(comparison: pd.DataFrame, metric: str) -> str:
+    """Say on which cells a metric was measured, and on how many."""
+    rows = comparison[(comparison["metric"] == metric) & comparison["n_cells"].notna()]
+    if not len(rows):
+        return ""
+    counts = sorted({int(rows["n_cells"].min()), int(rows["n_cells"].max())})
+    return f"{rows['scope'].iloc[0]}, {' to '.join(f'{count:,}' for count in counts)} cells"
+
+
+def comparison_cell(row: pd.Series, top: float) -> Cell:
+    """Return mean and sd, and below the difference to PCA with its interval and verdict."""
+    note = row["note"] if isinstance(row["note"], str) else ""
+    if not np.isfinite(row["mean"]):
+        return Cell("n/a", note)
+    value, highest = spread(row["mean"], row["sd"], score), bool(row["mean"] == top)
+    if row["verdict"] == "baseline":
+        return Cell(value, f"baseline{f', {note}' if note else ''}", highest)
+    if not np.isfinite(row["lower"]):
+        return Cell(value, f"{row['verdict']}{f': {note}' if note else ''}", highest)
+    interval = f"{row['difference']:+.3f} [{row['lower']:+.3f}, {row['upper']:+.3f}]"
+    return Cell(value, f"{interval}, {row['verdict']}, {p_value(row['p_holm'])}", highest)
+
+
+def p_value(p: float) -> str:
+    """Return a p-value as text."""
+    if not np.isfinite(p):
+        return "no p"
+    return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
+
+
+def costs_table(summary: pd.DataFrame) -> Table:
+    """Return time and memory of every latent, and on which other latent it builds."""
+    rows = summary[summary["metric"].isin(COSTS)]
+    found = rows.set_index(["latent", "metric"])[["mean", "sd"]]
+    below = rows.set_index("latent")["on_top_of"].to_dict()
+    table = []
+    for latent in words.ordered(rows["latent"], words.NAMES):
+        after = below[latent] if isinstance(below[latent], str) else ""
+        head = f"{words.name(latent)}, after {words.name(after)}" if after else words.name(latent)
+        table.append([head, *(spread(*found.loc[(latent, cost)]) for cost in COSTS)])
+    return Table(["one seed of", *COSTS.values()], table)
+
+
+def removed_table(removed: pd.DataFrame) -> Table:
+    """Return how many cells each rule removed, a row per batch."""
+    removed = removed.assign(
+        text=[f"{row.n_cells:,} ({row.share:.1%})" for row in removed.itertuples()]
+    )
+    rules = list(dict.fromkeys(removed["rule"]))
+    wide = removed.pivot(index="batch", columns="rule", values="text").fillna("0")
+    batches = dict.fromkeys(removed["batch"])
+    head = [{"before": "cells before", "kept": "kept"}.get(rule, rule) for rule in rules]
+    return Table(["batch", *head], [[batch, *wide.loc[batch, rules]] for batch in batches])
+
+
+def labels_table(scores: pd.DataFrame) -> Table:
+    """Return the scores of every classifier on test labels."""
+    found = scores.groupby(["classifier", "metric"])["value"].agg(["mean", "std"])
+    best = found["mean"].xs("accuracy", level="metric").idxmax()
+    rows = []
+    for classifier in words.ordered(scores["classifier"], words.NAMES):
+        cells = [
+            Cell(
+                spread(*found.loc[(classifier, metric)], score),
+                highest=classifier == best and metric == "accuracy",
+            )
+            for metric in CLASSIFIER_SCORES
+        ]
+        rows.append([Cell(words.name(classifier)), *cells])
+    return Table(["classifier", *CLASSIFIER_SCORES.values()], rows)
