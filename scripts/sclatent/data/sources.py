@@ -143,7 +143,7 @@ def shared_genes(genes: dict[str, pd.Index], name: str) -> pd.Index:
         what = f"the samples share only {len(shared):,} genes ({listed})"
         fix = "count all samples against one reference, with genes named alike"
         raise InputError(problem(f"dataset {name}", what, fix))
-    dropped = len(indices[0].union([gene for index in indices for gene in index])) - len(shared)
+    dropped = len(set().union(*indices)) - len(shared)
     print(f"{len(genes)} samples share {len(shared):,} genes; {dropped:,} others are dropped")
     return shared
 
