@@ -99,3 +99,12 @@ def test_every_default_is_in_the_schema_and_equal(root):
             assert values == schema["properties"][section]["default"], section
         defaults = {key: value["default"] for key, value in properties.items()}
         assert defaults == (values if properties else {}), section
+
+
+def test_the_manual_has_every_key(root):
+    manual = (root / "config/README.md").read_text()
+    schema = yaml.safe_load((root / "workflow/schemas/config.schema.yaml").read_text())
+    sections = [section.get("properties", {}) for section in schema["properties"].values()]
+    dataset = schema["$defs"]["dataset"]["properties"]
+    for keys in (schema["properties"], *sections, dataset, dataset["simulate"]["properties"]):
+        assert not [key for key in keys if f"`{key}`" not in manual]
