@@ -60,7 +60,7 @@ def lay_out_umap(latent: np.ndarray, graph: Graph, settings: LayoutSettings) -> 
         random_state = np.random.RandomState(seed)  # umap-learn takes no Generator
         layout, _ = umap.simplicial_set_embedding(
             data=latent,
-            graph=graph.connectivities,
+            graph=graph.connectivities.copy(),  # umap-learn drops weak edges in place
             n_components=2,
             initial_alpha=1.0,
             a=a,
