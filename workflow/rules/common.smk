@@ -73,12 +73,19 @@ def library(script):
 
 
 def samples(dataset):
-    """Return {sample: {source, sha256, mirrors}} of a dataset; a single source is one sample."""
+    """Return {sample: {source, sha256, mirrors}} of a dataset; a single source is one sample.
+
+    Nothing else, so that a changed column name does not download anything again.
+    """
     entry = config["datasets"][dataset]
     given = entry.get("samples") or {dataset: entry}
-    return {
+    given = {
         name: {"source": sample} if isinstance(sample, str) else sample
         for name, sample in given.items()
+    }
+    keys = ("source", "sha256", "mirrors")
+    return {
+        name: {key: sample[key] for key in keys if key in sample} for name, sample in given.items()
     }
 
 
@@ -87,10 +94,14 @@ def is_url(source):
     return urlparse(source).scheme in ("http", "https")
 
 
-def local_path(dataset, source):
-    """Return where a source lies on disk; None for one that comes with an installed package."""
+def local_path(dataset, sample, source):
+    """Return where a source lies on disk; None for one that comes with an installed package.
+
+    Each of several samples has a folder: the files of 10x runs all have the same name.
+    """
     if is_url(source):
-        return f"resources/{dataset}/{Path(unquote(urlparse(source).path)).name}"
+        folder = f"resources/{dataset}" if sample == dataset else f"resources/{dataset}/{sample}"
+        return f"{folder}/{Path(unquote(urlparse(source).path)).name}"
     if source == "simulate":
         return f"results/{dataset}/data/simulated.h5ad"
     return None if source.startswith("scanpy:") else source
@@ -98,17 +109,17 @@ def local_path(dataset, source):
 
 def sample_files(wildcards):
     """Return the files that a dataset is read from."""
-    sources = [sample["source"] for sample in samples(wildcards.dataset).values()]
-    paths = [local_path(wildcards.dataset, source) for source in sources]
-    entry = config["datasets"][wildcards.dataset]
+    dataset = wildcards.dataset
+    paths = [local_path(dataset, name, item["source"]) for name, item in samples(dataset).items()]
+    entry = config["datasets"][dataset]
     return [path for path in (*paths, entry.get("annotations")) if path]
 
 
 def downloads(dataset):
-    """Return {file name: sample} of what a dataset downloads."""
+    """Return {path below resources/<dataset>: sample} of what a dataset downloads."""
     return {
-        Path(local_path(dataset, sample["source"])).name: sample
-        for sample in samples(dataset).values()
+        local_path(dataset, name, sample["source"]).removeprefix(f"resources/{dataset}/"): sample
+        for name, sample in samples(dataset).items()
         if is_url(sample["source"])
     }
 

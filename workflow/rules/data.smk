@@ -8,16 +8,17 @@ output  results/{dataset}/data/cells.h5ad, splits/seed{seed}.tsv.gz, genes/seed{
 rule download_counts:
     """Download one file and put it in place once its size, type and hash are right."""
     input:
-        code=library("download_counts"),
+        # A changed library is no reason to download gigabytes again.
+        code=ancient(library("download_counts")),
     output:
         "resources/{dataset}/{file}",
     log:
         "results/{dataset}/logs/download_counts/{file}.log",
+    retries: 2
     conda:
         "../../envs/data.yaml"
     params:
         sample=lambda wildcards: downloads(wildcards.dataset)[wildcards.file],
-    retries: 2
     script:
         "../../scripts/download_counts.py"
 
@@ -52,7 +53,7 @@ rule validate_counts:
     params:
         dataset=lambda wildcards: config["datasets"][wildcards.dataset],
         samples=lambda wildcards: {
-            name: local_path(wildcards.dataset, sample["source"]) or sample["source"]
+            name: local_path(wildcards.dataset, name, sample["source"]) or sample["source"]
             for name, sample in samples(wildcards.dataset).items()
         },
         limits=lookup(dpath="input", within=config),
