@@ -70,9 +70,7 @@ def test_a_graph_comes_back_from_its_file_and_equal_graphs_have_equal_bytes(grap
         assert content["indices"].dtype == np.int32
 
 
-def test_above_the_limit_neighbors_are_approximate_and_the_log_says_so(
-    latent, monkeypatch, capsys
-):
+def test_above_the_limit_neighbors_are_approximate_and_the_log_says_so(latent, monkeypatch, capsys):
     asked = []
 
     def approximate(latent, n_neighbors, seed):
