@@ -2,7 +2,7 @@
 
 import numpy as np
 import pandas as pd
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from sclatent.figures import style
 from sclatent.figures.style import plt
@@ -100,9 +100,10 @@ def draw_references(axis, baseline: float, means: pd.Series) -> None:
             text = ", ".join(texts)
             text = f"◂ {text}" if side == "left" else f"{text} ▸"
             at = (lower if side == "left" else upper, 0.985, text)
-            axis.text(*at, transform=axis.get_xaxis_transform(), ha=side, va="top", fontsize=7.5)
+            axis.text(*at, transform=axis.get_xaxis_transform(), ha=side, va="top", **EDGE)
 
 
+EDGE = {"fontsize": 7.5, "bbox": {"facecolor": "white", "edgecolor": "none", "pad": 0.6}}
 NOT_AVAILABLE = {"ha": "center", "va": "center", "fontsize": 8.5, "style": "italic"}
 
 
@@ -130,6 +131,7 @@ def widen(axis) -> None:
     lower, upper = axis.get_xlim()
     missing = max(0.0, 0.1 - (upper - lower)) / 2
     axis.set_xlim(lower - missing, upper + missing)
+    axis.xaxis.set_major_locator(MaxNLocator(5))
 
 
 def draw_cost(axis, cost: str, comparison, latents) -> None:

@@ -32,10 +32,10 @@ class Table:
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of the comparison: a value, a second line, and whether it is the highest."""
+    """A cell: a value, smaller lines below it, and whether it is the highest."""
 
     value: str
-    detail: str = ""
+    details: tuple[str, ...] = ()
     highest: bool = False
 
 
@@ -50,14 +50,14 @@ def number(value: float, digits: int = 3) -> str:
 
 def spread(mean: float, sd: float, form=number) -> str:
     """Return ``mean ± sd``, without the sd when there is one seed."""
-    if not np.isfinite(mean):
-        return "n/a"
-    return f"{form(mean)} ± {form(sd)}" if np.isfinite(sd) else form(mean)
+    if not np.isfinite(mean) or not np.isfinite(sd):
+        return form(mean)
+    return f"{form(mean)} ± {score(sd) if form is score else number(sd, 2)}"
 
 
 def score(value: float) -> str:
-    """Return a score with three decimals."""
-    return f"{value:.3f}"
+    """Return a score with three decimals; n/a when missing."""
+    return f"{value:.3f}" if np.isfinite(value) else "n/a"
 
 
 def sizes_table(path) -> Table:
@@ -89,9 +89,11 @@ def comparison_table(summary: pd.DataFrame, comparison: pd.DataFrame) -> Table:
     for metric in words.ordered(summary["metric"], words.METRICS):
         found = summary[summary["metric"] == metric].set_index("latent")
         top = found["mean"].reindex(latents).max()
-        head = Cell(words.metric(metric).title, scope(comparison, metric))
-        cells = [comparison_cell(found.loc[latent], top) for latent in latents]
-        plain = [Cell(spread(*found.loc[control, ["mean", "sd"]], score)) for control in controls]
+        measured = found["note"].where(found["mean"].notna()).get(words.BASELINE)
+        common = (measured,) if isinstance(measured, str) and measured else ()
+        head = Cell(words.metric(metric).title, (scope(comparison, metric), *common))
+        cells = [comparison_cell(found.loc[latent], top, common) for latent in latents]
+        plain = [Cell(score(found.loc[control, "mean"])) for control in controls]
         rows.append([head, *cells, *plain])
     names = [f"control: {words.name(control)}" for control in controls]
     return Table(["metric", *map(words.name, latents), *names], rows)
@@ -103,21 +105,23 @@ def scope(comparison: pd.DataFrame, metric: str) -> str:
     if not len(rows):
         return ""
     counts = sorted({int(rows["n_cells"].min()), int(rows["n_cells"].max())})
-    return f"{rows['scope'].iloc[0]}, {' to '.join(f'{count:,}' for count in counts)} cells"
+    return f"{rows['scope'].iloc[0]} ({' to '.join(f'{count:,}' for count in counts)} cells)"
 
 
-def comparison_cell(row: pd.Series, top: float) -> Cell:
-    """Return mean and sd, and below the difference to PCA with its interval and verdict."""
+def comparison_cell(row: pd.Series, top: float, said: tuple[str, ...]) -> Cell:
+    """Return mean and sd, and below the difference to PCA with its interval and verdict.
+
+    Notes that the row's head has `said` are not repeated.
+    """
     note = row["note"] if isinstance(row["note"], str) else ""
+    notes = (note,) if note and note not in said else ()
     if not np.isfinite(row["mean"]):
-        return Cell("n/a", note)
+        return Cell("n/a", notes)
     value, highest = spread(row["mean"], row["sd"], score), bool(row["mean"] == top)
-    if row["verdict"] == "baseline":
-        return Cell(value, f"baseline{f', {note}' if note else ''}", highest)
     if not np.isfinite(row["lower"]):
-        return Cell(value, f"{row['verdict']}{f': {note}' if note else ''}", highest)
+        return Cell(value, (row["verdict"], *notes), highest)
     interval = f"{row['difference']:+.3f} [{row['lower']:+.3f}, {row['upper']:+.3f}]"
-    return Cell(value, f"{interval}, {row['verdict']}, {p_value(row['p_holm'])}", highest)
+    return Cell(value, (interval, f"{row['verdict']}, {p_value(row['p_holm'])}", *notes), highest)
 
 
 def p_value(p: float) -> str:

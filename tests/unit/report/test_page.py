@@ -1,0 +1,151 @@
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from sclatent.data.store import UNKNOWN
+from sclatent.report.page import describe, render
+
+PIXEL = bytes.fromhex("89504e470d0a1a0a0000000d4948445200000001000000010806000000")
+EVIL = "<script>alert('B & T')</script>"
+CONFIG = {"seeds": [0, 1, 2], "benchmark": {"equivalence": 0.02}, "name": EVIL}
+VOID = {"meta", "img", "br"}
+
+
+class Reader(HTMLParser):
+    """Notes tags, and those that are not closed in order."""
+
+    def __init__(self):
+        super().__init__()
+        self.tags, self.open, self.wrong = [], [], []
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        if not self.open or self.open.pop() != tag:
+            self.wrong.append(tag)
+
+
+def paths_of(results):
+    folder = results.folder
+    names = ("comparison", "latents", "training", "umap_pca", "umap_scvi")
+    for name in names:
+        (folder / "figures").mkdir(exist_ok=True)
+        (folder / f"figures/{name}.png").write_bytes(PIXEL)
+    return {
+        "figures": {name: folder / f"figures/{name}.png" for name in names},
+        "comparison": folder / "benchmark/comparison.tsv",
+        "summary": folder / "benchmark/summary.tsv",
+        "removed": folder / "data/removed.tsv",
+        "cells": folder / "data/cells.h5ad",
+        "labels": folder / "labels/scores.tsv" if results.classifiers else None,
+    }
+
+
+@pytest.fixture(scope="module")
+def write_page(root):
+    """Return a function that writes the page of datasets."""
+    captions = sorted((root / "workflow/report").glob("*.rst"))
+
+    def write(**datasets):
+        paths = {name: paths_of(results) for name, results in datasets.items()}
+        template = root / "workflow/report/page.html.jinja"
+        return render(template, describe(paths, captions, 0.02), CONFIG)
+
+    return write
+
+
+@pytest.fixture(scope="module")
+def page(write_page, results):
+    return write_page(pbmc=results)
+
+
+def test_tags_are_closed_in_order(page):
+    reader = Reader()
+    reader.feed(page)
+    assert reader.wrong == []
+    assert reader.open == []
+
+
+def test_nothing_outside_the_page_is_loaded(page):
+    reader = Reader()
+    reader.feed(page)
+    for tag, attributes in reader.tags:
+        assert tag not in ("script", "link", "iframe", "object")
+        assert attributes.get("src", "data:").startswith("data:image/png;base64,") or tag != "img"
+        assert attributes.get("href", "#").startswith("#")
+    assert "url(" not in page
+    assert "@import" not in page
+
+
+def test_every_link_has_its_target_and_targets_are_unique(page):
+    reader = Reader()
+    reader.feed(page)
+    targets = [attributes["id"] for _, attributes in reader.tags if "id" in attributes]
+    links = {attributes["href"][1:] for _, attributes in reader.tags if "href" in attributes}
+    assert len(targets) == len(set(targets))
+    assert links <= set(targets)
+
+
+def test_text_from_data_and_config_is_escaped(write_page, make_results, tmp_path):
+    made = make_results(tmp_path, n_cells=60, types=("B", EVIL), batches=(EVIL, "two"))
+    page = write_page(**{EVIL: made})
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
+
+
+def test_the_verdict_stands_above_the_datasets(page):
+    assert page.index("Needs a VAE?") < page.index('id="dataset-1"')
+
+
+def test_the_highest_mean_is_marked_in_words(page, results):
+    rows = re.findall(r"<tr>.*?</tr>", page, flags=re.S)
+    accuracy = next(row for row in rows if "kNN label accuracy" in row)
+    assert accuracy.count('class="highest">highest<') == 1
+    summary = results.summary
+    summary = summary[(summary["metric"] == "knn_accuracy") & (summary["kind"] == "latent")]
+    top = f"{summary['mean'].max():.3f}"
+    assert re.search(rf"<strong>{top} ± [\d.]+</strong> <span class=.highest", accuracy)
+
+
+def test_intervals_and_verdicts_stand_beside_the_means(page):
+    assert re.search(r"\+0\.\d{3} \[\+0\.\d{3}, \+0\.\d{3}\]", page)
+    assert re.search(r"better, p (=|&lt;) 0\.\d+", page)
+
+
+def test_undefined_metrics_say_why(write_page, make_results, tmp_path):
+    page = write_page(one=make_results(tmp_path, n_cells=60, batches=("one",)))
+    assert "single batch" in page
+    assert ">nan<" not in page
+
+
+def test_a_dataset_without_labels_has_a_page(write_page, make_results, tmp_path):
+    made = make_results(tmp_path, n_cells=60, types=(UNKNOWN,), latents=("pca", "harmony"))
+    page = write_page(plain=made)
+    assert 'id="labels-1"' not in page
+    assert "no test labels" in page
+
+
+def test_one_seed_has_a_page(write_page, make_results, tmp_path):
+    page = write_page(one=make_results(tmp_path, n_cells=60, seeds=(0,)))
+    assert "one seed: no interval" in page
+    assert "nan" not in re.sub(r"base64,[^\"]+", "", page).replace("finance", "")
+
+
+def test_equal_results_give_equal_pages(write_page, results, page):
+    assert write_page(pbmc=results) == page
+
+
+def test_captions_are_given_once_in_a_row_of_layouts(page, root):
+    caption = Path(root / "workflow/report/layout.rst").read_text().split(";")[0]
+    assert page.count(caption) == 1
+
+
+def test_every_figure_of_the_report_has_a_caption(root):
+    for name in ("training", "layout", "latents", "comparison", "labels"):
+        text = Path(root / f"workflow/report/{name}.rst").read_text()
+        assert 2 <= text.count(". ") + 1 <= 6
