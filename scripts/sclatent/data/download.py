@@ -80,7 +80,8 @@ def fetch(
             found = check_hash(path, wanted, "the config" if sha256 else str(record))
         except (Refused, Broken) as error:
             problems.append(problem(address, str(error), advice(error)))
-            print(f"WARNING {address}: {error}")
+            if address != [source, *mirrors][-1]:
+                print(f"WARNING {address}: {error}; the next mirror follows")
             continue
         files.write_text(record, f"{found}  {path.name}\n")
         os.replace(partial(path), path)

@@ -1,7 +1,7 @@
 """Read a dataset of the config, wherever it comes from, and check it: the one reader."""
 
 import tempfile
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,13 @@ from sclatent.data.store import UNKNOWN
 from sclatent.errors import InputError, problem
 
 SHARED_GENES = 0.8
+
+
+@dataclass
+class Rejected:
+    """A sample whose counts are refused; its columns are still checked."""
+
+    obs: pd.DataFrame
 
 
 def read_dataset(name: str, entry: Entry, samples: dict[str, str], limits: Limits):
@@ -47,15 +54,24 @@ def read_dataset(name: str, entry: Entry, samples: dict[str, str], limits: Limit
     problems: list[str] = []
     parts = {}
     for sample, path in samples.items():
-        for part, adata in read_sample(sample, path, entry, problems).items():
+        try:
+            found = read_sample(sample, path, entry, problems)
+        except InputError as error:  # the other samples are read all the same
+            problems.extend(error.problems)
+            continue
+        for part, adata in found.items():
             # Samples of two archives may have the same name.
             parts[f"{sample}_{part}" if part in parts else part] = adata
+    if not parts:
+        raise InputError(*problems)
+    obs = join_obs({sample: part.obs for sample, part in parts.items()})
+    # Also of a sample whose counts are refused the columns are checked: one pass finds it all.
+    kept, obs = name_cells(obs, complete(entry, obs), limits, name, problems)
     if problems:
         raise InputError(*problems)
-    adata = join_samples(parts, name)
-    adata = name_cells(adata, complete(entry, adata.obs), limits, name, problems)
-    if problems:
-        raise InputError(*problems)
+    adata = join_counts(parts, name)
+    adata = adata if kept.all() else adata[kept].copy()
+    adata.obs = obs
     report(adata)
     return adata
 
@@ -81,25 +97,40 @@ def read_sample(sample: str, path: str, entry: Entry, problems: list[str]) -> di
 
 
 def check_sample(sample: str, content: Content, entry: Entry, problems: list[str]) -> dict:
-    """Return {sample: AnnData} of one sample that keeps the contract, else add its problems."""
+    """Return {sample: AnnData} of one sample, with obs only where it breaks the contract."""
     import anndata
 
     n_before = len(problems)
+    obs = content.obs.set_axis(content.obs.index.astype(str).rename(None))
+    contract.check_barcodes(obs.index, content.where, problems)
     counts, var = contract.choose_counts(content, entry.layer, problems)
-    contract.check_barcodes(content.obs.index, content.where, problems)
     if var is not None:
-        contract.check_orientation(content.obs, var, content.where, problems)
+        contract.check_orientation(obs, var, content.where, problems)
         var = contract.name_genes(var, content.where, problems)
     if len(problems) > n_before:
-        return {}
+        return {sample: Rejected(obs)}
     print(f"{content.where}: {counts.shape[0]:,} cells x {counts.shape[1]:,} genes")
-    obs = content.obs.set_axis(content.obs.index.astype(str).rename(None))
     varm = {key: value for key, value in content.varm.items() if len(value) == len(var)}
     return {sample: anndata.AnnData(counts, obs=obs, var=var, obsm=content.obsm, varm=varm)}
 
 
-def join_samples(parts: dict, name: str):
-    """Return one AnnData of several on the genes they share, cells named ``sample_barcode``.
+def join_obs(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """Return obs of all samples; the cells of several are named ``sample_barcode``."""
+    if len(tables) == 1:
+        return next(iter(tables.values()))
+    joined = []
+    for sample, table in tables.items():
+        table = table.assign(barcode=table.index, sample=sample).set_axis(
+            f"{sample}_" + table.index
+        )
+        for column in table.select_dtypes("category").columns:
+            table[column] = table[column].astype(object)
+        joined.append(table)
+    return pd.concat(joined)
+
+
+def join_counts(parts: dict, name: str):
+    """Return one AnnData of several on the genes they share, without their obs.
 
     Raises
     ------
@@ -111,17 +142,10 @@ def join_samples(parts: dict, name: str):
     if len(parts) == 1:
         return next(iter(parts.values()))
     shared = shared_genes({sample: part.var_names for sample, part in parts.items()}, name)
-    tables = []
-    for sample, part in parts.items():
-        table = part.obs.assign(barcode=part.obs_names, sample=sample)
-        table = table.set_axis(sample + "_" + part.obs_names)
-        for column in table.select_dtypes("category").columns:
-            table[column] = table[column].astype(object)
-        tables.append(table)
     first = next(iter(parts.values()))
     counts = sparse.vstack([part[:, shared].X for part in parts.values()], format="csr")
     counts.sort_indices()
-    return anndata.AnnData(counts, obs=pd.concat(tables), var=first.var.loc[shared])
+    return anndata.AnnData(counts, var=first.var.loc[shared])
 
 
 def shared_genes(genes: dict[str, pd.Index], name: str) -> pd.Index:
@@ -156,9 +180,10 @@ def complete(entry: Entry, obs: pd.DataFrame) -> Entry:
     return replace(entry, batch="batch", cell_type="cell_type", unknown=unknown)
 
 
-def name_cells(adata, entry: Entry, limits: Limits, name: str, problems: list[str]):
-    """Return the cells to keep, with `batch` and `cell_type`."""
-    obs = adata.obs
+def name_cells(
+    obs: pd.DataFrame, entry: Entry, limits: Limits, name: str, problems: list[str]
+) -> tuple[np.ndarray, pd.DataFrame]:
+    """Return which cells to keep, and their obs with `batch` and `cell_type`."""
     if entry.annotations:
         obs = columns.join_annotations(obs, entry.annotations, problems)
     kept = columns.kept_cells(obs, entry, name, problems)
@@ -171,9 +196,7 @@ def name_cells(adata, entry: Entry, limits: Limits, name: str, problems: list[st
     obs, batch, labels = obs[large], batch[large], labels[large]
     columns.check_labels(labels, batch, entry, name, problems)
     kept[kept] = large
-    adata = adata if kept.all() else adata[kept].copy()
-    adata.obs = columns.rename_columns(obs, entry, batch, labels)
-    return adata
+    return kept, columns.rename_columns(obs, entry, batch, labels)
 
 
 def report(adata) -> None:

@@ -111,10 +111,14 @@ def test_all_problems_of_all_samples_are_raised_at_once(tmp_path):
     bad.X.data[0] = 0.5
     twice = make()
     twice.X.data[1] = -1
-    samples = {"one": save(bad, tmp_path / "1.h5ad"), "two": save(twice, tmp_path / "2.h5ad")}
+    samples = {
+        "one": save(bad, tmp_path / "1.h5ad"),
+        "none": str(tmp_path / "missing.h5ad"),
+        "two": save(twice, tmp_path / "2.h5ad"),
+    }
     with pytest.raises(InputError) as caught:
         read(samples)
-    assert len(caught.value.problems) == 2
+    assert len(caught.value.problems) == 3
 
 
 def test_all_problems_of_the_columns_are_raised_at_once(tmp_path):
@@ -123,6 +127,17 @@ def test_all_problems_of_the_columns_are_raised_at_once(tmp_path):
         read(path, batch="donor", cell_type="typ", keep={"x": [1]}, hidden_batches=["c"])
     text = "\n".join(caught.value.problems)
     for words in ("cell_type is 'typ'", "keep.x is 'x'", "no batch 'c'", "fewer than 2 cells: b"):
+        assert words in text
+
+
+def test_problems_of_counts_and_of_columns_are_raised_together(tmp_path):
+    adata = make(donor=list("aaabbb"))
+    adata.X.data[0] = 0.5
+    adata.obs_names = ["x", "x", "c", "d", "e", "f"]
+    with pytest.raises(InputError) as caught:
+        read(save(adata, tmp_path / "a.h5ad"), batch="doner")
+    text = "\n".join(caught.value.problems)
+    for words in ("not whole numbers", "did you mean 'donor'", "such as x"):
         assert words in text
 
 
