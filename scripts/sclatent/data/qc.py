@@ -161,6 +161,7 @@ def thresholds(metrics: pd.DataFrame, batch: np.ndarray, filters: Filters) -> pd
             for rule in RULES.values():
                 if rule.metric == metric:
                     cut = np.expm1(min(700, centre + SIGN[rule.side] * filters.n_mads * spread))
+                    cut = np.inf if metric.startswith("pct") and cut >= 100 else cut
                     value, source = tighter(filters.limit(rule), cut, rule.side)
                     row |= {rule.side: value, f"{rule.side}_source": source}
             rows.append(row)

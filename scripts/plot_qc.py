@@ -1,0 +1,9 @@
+"""Draw the quality metrics before and after filtering."""
+
+from sclatent import files, job
+from sclatent.figures.qc import plot_qc
+
+job.start(snakemake)
+metrics = files.read_table(snakemake.input.metrics)
+thresholds = files.read_table(snakemake.input.thresholds)
+files.write_figure(snakemake.output[0], plot_qc(metrics, thresholds))
