@@ -16,6 +16,7 @@ from sclatent.errors import nearest, problem
 
 LIKE_UNKNOWN = re.compile(r"^(unknown|na|n/a|nan|none|unassigned|unlabell?ed)$", re.IGNORECASE)
 MERGED = "merged"
+SAMPLE, BARCODE = "source_sample", "source_barcode"  # of datasets with several samples
 
 
 def as_text(column: pd.Series) -> pd.Series:
@@ -50,7 +51,7 @@ def join_annotations(obs: pd.DataFrame, path: str, problems: list[str]) -> pd.Da
     Parameters
     ----------
     obs
-        Index the cell names; the column `barcode`, where there is one, their names in the files.
+        Index the cell names; with several samples, the column `BARCODE` holds those of the files.
     path
         A csv or tsv table, plain or gzipped; its first column is the cell, by name or barcode.
     """
@@ -71,8 +72,8 @@ def join_annotations(obs: pd.DataFrame, path: str, problems: list[str]) -> pd.Da
         problems.append(problem(path, what, "give each cell one row"))
         return obs
     keys = obs.index
-    if "barcode" in obs and obs["barcode"].is_unique and not keys.isin(table.index).any():
-        keys = pd.Index(obs["barcode"])
+    if BARCODE in obs and obs[BARCODE].is_unique and not keys.isin(table.index).any():
+        keys = pd.Index(obs[BARCODE])
     found = keys.isin(table.index)
     if not found.any():
         what = f"none of its {len(table):,} cells, such as {table.index[0]}, is in the dataset"
@@ -103,7 +104,7 @@ def kept_cells(obs: pd.DataFrame, entry: Entry, name: str, problems: list[str]) 
 def name_batches(obs: pd.DataFrame, entry: Entry, name: str, problems: list[str]) -> pd.Series:
     """Return the batch of each cell: the configured column, else the sample, else the dataset."""
     if entry.batch is None:
-        return obs["sample"] if "sample" in obs else pd.Series(name, index=obs.index)
+        return obs[SAMPLE] if SAMPLE in obs else pd.Series(name, index=obs.index)
     if not find_column(obs, "batch", entry.batch, name, problems):
         return pd.Series(name, index=obs.index)
     batch = as_text(obs[entry.batch])

@@ -162,6 +162,9 @@ def where_counts_are(content: Content, wrong: str) -> str:
 
 def to_int32(counts, where: str) -> sparse.csr_matrix:
     """Return counts that passed `scan` in the canonical form."""
+    if counts.has_canonical_format and counts.data.all():  # as most: indices need no copy
+        data = counts.data.astype(np.int32)
+        return sparse.csr_matrix((data, counts.indices, counts.indptr), shape=counts.shape)
     counts = counts.astype(np.int64 if not counts.has_canonical_format else np.int32)
     counts.sum_duplicates()
     counts.eliminate_zeros()

@@ -52,6 +52,21 @@ def read_dataset(name: str, entry: Entry, samples: dict[str, str], limits: Limit
         With every problem found.
     """
     problems: list[str] = []
+    parts = read_samples(samples, entry, problems)
+    obs = join_obs({sample: part.obs for sample, part in parts.items()})
+    # Also of a sample whose counts are refused the columns are checked: one pass finds it all.
+    kept, obs = name_cells(obs, complete(entry, obs), limits, name, problems)
+    if problems:
+        raise InputError(*problems)
+    adata = join_counts(parts, name)
+    adata = adata if kept.all() else adata[kept].copy()
+    adata.obs = obs
+    report(adata)
+    return adata
+
+
+def read_samples(samples: dict[str, str], entry: Entry, problems: list[str]) -> dict:
+    """Return {sample: AnnData, or `Rejected`} of all paths, and add the problems of each."""
     parts = {}
     for sample, path in samples.items():
         try:
@@ -64,16 +79,7 @@ def read_dataset(name: str, entry: Entry, samples: dict[str, str], limits: Limit
             parts[f"{sample}_{part}" if part in parts else part] = adata
     if not parts:
         raise InputError(*problems)
-    obs = join_obs({sample: part.obs for sample, part in parts.items()})
-    # Also of a sample whose counts are refused the columns are checked: one pass finds it all.
-    kept, obs = name_cells(obs, complete(entry, obs), limits, name, problems)
-    if problems:
-        raise InputError(*problems)
-    adata = join_counts(parts, name)
-    adata = adata if kept.all() else adata[kept].copy()
-    adata.obs = obs
-    report(adata)
-    return adata
+    return parts
 
 
 def read_sample(sample: str, path: str, entry: Entry, problems: list[str]) -> dict:
@@ -120,9 +126,8 @@ def join_obs(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
         return next(iter(tables.values()))
     joined = []
     for sample, table in tables.items():
-        table = table.assign(barcode=table.index, sample=sample).set_axis(
-            f"{sample}_" + table.index
-        )
+        table = table.assign(**{columns.SAMPLE: sample, columns.BARCODE: table.index})
+        table = table.set_axis(f"{sample}_" + table.index)
         for column in table.select_dtypes("category").columns:
             table[column] = table[column].astype(object)
         joined.append(table)

@@ -47,11 +47,11 @@ def test_cells_without_a_batch_are_refused_with_their_number():
 
 
 def test_without_a_batch_column_samples_are_batches_else_the_dataset_is_one():
-    assert columns.name_batches(table(sample=["s", "t"]), Entry(), "mine", []).tolist() == [
+    assert columns.name_batches(table(source_sample=["s", "t"]), Entry(), "mine", []).tolist() == [
         "s",
         "t",
     ]
-    assert columns.name_batches(table(x=[1, 2]), Entry(), "mine", []).tolist() == ["mine"] * 2
+    assert columns.name_batches(table(sample=[1, 2]), Entry(), "mine", []).tolist() == ["mine"] * 2
 
 
 def treat(sizes, n_cells=3, small="error"):
@@ -165,7 +165,9 @@ def test_annotations_join_by_cell_and_say_how_many(tmp_path, capsys):
 
 def test_annotations_join_by_barcode_when_no_cell_has_the_name(tmp_path):
     (tmp_path / "a.tsv").write_text("cell\ttype\nAAA\tT\nCCC\tNA\n")
-    obs = columns.join_annotations(table(barcode=["CCC", "AAA"]), str(tmp_path / "a.tsv"), [])
+    obs = columns.join_annotations(
+        table(source_barcode=["CCC", "AAA"]), str(tmp_path / "a.tsv"), []
+    )
     assert obs["type"].tolist() == ["NA", "T"]
 
 

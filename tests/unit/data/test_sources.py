@@ -93,8 +93,18 @@ def test_a_column_may_name_the_batch_of_several_samples(tmp_path):
     }
     found = read(samples, batch="lane")
     assert list(found.obs["batch"]) == ["1", "1", "2", "2", "1", "2", "2"]
-    assert list(found.obs["sample"]) == ["one"] * 4 + ["two"] * 3
+    assert list(found.obs["source_sample"]) == ["one"] * 4 + ["two"] * 3
     files.write_h5ad(tmp_path / "again.h5ad", found)
+
+
+def test_an_own_column_called_sample_is_not_overwritten(tmp_path):
+    samples = {
+        "one": save(make(4, sample=["x", "x", "y", "y"]), tmp_path / "1.h5ad"),
+        "two": save(make(2, sample=["z", "z"]), tmp_path / "2.h5ad"),
+    }
+    assert list(read(samples, batch="sample").obs["batch"]) == ["x", "x", "y", "y", "z", "z"]
+    assert set(read(samples).obs["batch"]) == {"one", "two"}
+    assert set(read(samples["one"]).obs["batch"]) == {"mine"}
 
 
 def test_samples_with_other_genes_are_refused_with_an_example_of_each(tmp_path):
