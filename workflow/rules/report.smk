@@ -138,9 +138,7 @@ rule plot_labels:
     """Draw accuracy, reliability and confusion of the label classifiers on test labels."""
     input:
         cells="results/{dataset}/data/cells.h5ad",
-        splits=expand(
-            "results/{{dataset}}/data/splits/seed{seed}.tsv.gz", seed=config["seeds"]
-        ),
+        splits=expand("results/{{dataset}}/data/splits/seed{seed}.tsv.gz", seed=config["seeds"]),
         labels=lambda wildcards: expand(
             "results/{dataset}/labels/{classifier}/seed{seed}.tsv.gz",
             dataset=wildcards.dataset,

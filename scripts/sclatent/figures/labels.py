@@ -7,9 +7,9 @@ from sclatent import files
 from sclatent.data.store import positions
 from sclatent.figures import style
 from sclatent.figures.style import plt
+from sclatent.labels.scores import N_BINS
 from sclatent.report import words
 
-N_BINS = 15
 SCORES = {"accuracy": "accuracy", "macro_f1": "macro-F1"}
 COLOURS = {"logistic": "#D55E00", "knn": "#56B4E9", "scanvi": "#009E73", "majority": "#888888"}
 MARKERS = {"logistic": "s", "knn": "^", "scanvi": "o"}
@@ -59,6 +59,10 @@ def plot_labels(tested: pd.DataFrame, scores: pd.DataFrame):
     -------
     matplotlib.figure.Figure
     """
+    if tested.empty:
+        figure = plt.figure(figsize=(11, 1.5))
+        figure.text(0.5, 0.5, "n/a: no test labels", ha="center", style="italic")
+        return figure
     classifiers = words.ordered(tested["classifier"], words.NAMES)
     means = scores.groupby(["classifier", "metric"])["value"].mean()
     best = max(classifiers, key=lambda classifier: means[classifier, "accuracy"])

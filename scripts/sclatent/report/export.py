@@ -30,6 +30,7 @@ from sclatent import files
 from sclatent.data.store import positions, read_latent
 from sclatent.figures import style
 from sclatent.figures.layouts import read_layout, resolutions
+from sclatent.labels.tables import read_labels
 
 FORMAT = 1
 TARGET = 10_000
@@ -124,14 +125,12 @@ def read_clusters(path, cells, latent: str, main: dict) -> dict[str, pd.Categori
 
 def add_labels(cells, path, classifier: str) -> dict:
     """Put a classifier's probabilities in obsm; return its predicted labels as columns of obs."""
-    table = files.read_table(path)
-    table = table.iloc[positions(table["cell"], cells.obs_names, "the cells", path, "cell")]
-    classes = [column for column in table.columns if column.startswith("p:")]
-    cells.obsm[f"{classifier}_probabilities"] = table[classes].to_numpy(dtype=np.float32)
-    cells.uns[f"{classifier}_classes"] = np.array([column[2:] for column in classes], dtype=object)
+    found = read_labels(path, cells.obs_names)
+    cells.obsm[f"{classifier}_probabilities"] = found.probabilities.astype(np.float32)
+    cells.uns[f"{classifier}_classes"] = found.classes.astype(object)
     return {
-        f"predicted_{classifier}": pd.Categorical(table["label"]),
-        f"predicted_{classifier}_probability": table["probability"].to_numpy(dtype=np.float32),
+        f"predicted_{classifier}": pd.Categorical(found.labels),
+        f"predicted_{classifier}_probability": found.probabilities.max(axis=1).astype(np.float32),
     }
 
 

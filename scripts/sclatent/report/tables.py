@@ -150,8 +150,11 @@ def removed_table(removed: pd.DataFrame) -> Table:
         text=[f"{row.n_cells:,} ({row.share:.1%})" for row in removed.itertuples()]
     )
     rules = list(dict.fromkeys(removed["rule"]))
-    wide = removed.pivot(index="batch", columns="rule", values="text").fillna("0")
-    batches = dict.fromkeys(removed["batch"])
+    wide = removed.pivot_table(index="batch", columns="rule", values="text", aggfunc="last")
+    wide = wide.fillna("0")
+    batches = list(dict.fromkeys(removed["batch"]))
+    if len(batches) == 2 and wide.loc[batches[0]].equals(wide.loc[batches[1]]):
+        batches = batches[:1]  # the only batch and "all" are the same
     head = [{"before": "cells before", "kept": "kept"}.get(rule, rule) for rule in rules]
     return Table(["batch", *head], [[batch, *wide.loc[batch, rules]] for batch in batches])
 
@@ -159,13 +162,14 @@ def removed_table(removed: pd.DataFrame) -> Table:
 def labels_table(scores: pd.DataFrame) -> Table:
     """Return the scores of every classifier on test labels."""
     found = scores.groupby(["classifier", "metric"])["value"].agg(["mean", "std"])
-    best = found["mean"].xs("accuracy", level="metric").idxmax()
+    top = found["mean"].xs("accuracy", level="metric").max()
     rows = []
     for classifier in words.ordered(scores["classifier"], words.NAMES):
         cells = [
             Cell(
                 spread(*found.loc[(classifier, metric)], score),
-                highest=classifier == best and metric == "accuracy",
+                highest=metric == "accuracy"
+                and bool(found.loc[(classifier, metric), "mean"] == top),
             )
             for metric in CLASSIFIER_SCORES
         ]

@@ -77,6 +77,12 @@ def test_few_and_many_types_can_be_drawn(n_types):
     plt.close(plot_labels(tested, make_scores()))
 
 
+def test_without_test_labels_the_figure_says_so():
+    figure = plot_labels(make_tested().head(0), make_scores().assign(value=np.nan))
+    assert [text.get_text() for text in figure.texts] == ["n/a: no test labels"]
+    plt.close(figure)
+
+
 def test_only_test_labels_are_read_and_joined_by_name(tmp_path):
     split = pd.DataFrame({"cell": ["a", "b", "c"], "cells": "train", "labels": "test"})
     split.loc[1, "labels"] = "train"

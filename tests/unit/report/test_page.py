@@ -2,10 +2,12 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from sclatent.data.store import UNKNOWN
 from sclatent.report.page import describe, render
+from sclatent.report.tables import CLASSIFIER_SCORES, labels_table, number, removed_table
 
 PIXEL = bytes.fromhex("89504e470d0a1a0a0000000d4948445200000001000000010806000000")
 EVIL = "<script>alert('B & T')</script>"
@@ -149,3 +151,25 @@ def test_every_figure_of_the_report_has_a_caption(root):
     for name in ("training", "layout", "latents", "comparison", "labels"):
         text = Path(root / f"workflow/report/{name}.rst").read_text()
         assert 2 <= text.count(". ") + 1 <= 6
+
+
+def test_scores_that_are_all_missing_mark_no_classifier():
+    rows = [("knn", 0, metric, float("nan")) for metric in CLASSIFIER_SCORES]
+    scores = pd.DataFrame(rows, columns=["classifier", "seed", "metric", "value"])
+    cells = labels_table(scores).rows[0]
+    assert [cell.value for cell in cells[1:]] == ["n/a"] * 5
+    assert not any(cell.highest for cell in cells)
+
+
+def test_a_batch_called_all_does_not_break_the_table_of_removed_cells():
+    rows = [("all", "kept", 5, 0.5), ("b", "kept", 4, 0.4), ("all", "kept", 9, 0.9)]
+    removed = pd.DataFrame(rows, columns=["batch", "rule", "n_cells", "share"])
+    assert removed_table(removed).rows == [["all", "9 (90.0%)"], ["b", "4 (40.0%)"]]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0312, "0.0312"), (41.27, "41.3"), (1430.2, "1,430"), (float("nan"), "n/a"), (0.0, "0")],
+)
+def test_numbers_have_three_significant_digits(value, text):
+    assert number(value) == text
