@@ -1,9 +1,13 @@
-"""What the neighbours of a cell are before any model: those in a PCA of its own batch."""
+"""What the neighbours of a cell are before any model: those in a PCA of its own batch.
+
+The baseline's PCA is fitted on training cells of all batches; this one on all cells of one batch.
+"""
 
 import numpy as np
 from scipy import linalg, sparse
 from scipy.sparse.linalg import eigsh
 
+from sclatent.baselines.pca import log_normalise
 from sclatent.cells.neighbors import exact_neighbors
 
 N_COMPONENTS = 30
@@ -40,13 +44,6 @@ def batch_references(
             values = log_normalise(counts[rows], library_size[rows])
             references[int(batch)] = exact_neighbors(principal_components(values), k)[0]
     return references
-
-
-def log_normalise(counts: sparse.csr_matrix, library_size: np.ndarray) -> sparse.csr_matrix:
-    """Return log(1 + counts per 10,000) as CSR (B, G) of float32."""
-    scale = np.repeat(1e4 / np.maximum(library_size, 1), np.diff(counts.indptr))
-    values = np.log1p(counts.data * scale).astype(np.float32)
-    return sparse.csr_matrix((values, counts.indices, counts.indptr), shape=counts.shape)
 
 
 def principal_components(values: sparse.csr_matrix, n_components: int = N_COMPONENTS) -> np.ndarray:

@@ -4,8 +4,9 @@ import anndata
 import numpy as np
 import pytest
 
+from sclatent.baselines.pca import log_normalise
 from sclatent.benchmark.controls import score_controls
-from sclatent.benchmark.reference import log_normalise, principal_components
+from sclatent.benchmark.reference import principal_components
 from sclatent.benchmark.score import BenchmarkSettings, prepare, score_latent
 
 
