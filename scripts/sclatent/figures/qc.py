@@ -116,7 +116,7 @@ def bin_edges(values: np.ndarray, scale: str) -> np.ndarray:
         low, high = max(values.min(), 1), max(values.max(), 2)
         return np.geomspace(low, high * 1.0001, N_BINS + 1)
     if scale == "percent":
-        return np.expm1(np.linspace(0, np.log1p(values.max() * 1.0001), N_BINS + 1))
+        return np.expm1(np.linspace(0, np.log1p(max(values.max(), 5) * 1.0001), N_BINS + 1))
     return np.linspace(0, values.max() * 1.0001, N_BINS // 2 + 1)
 
 
