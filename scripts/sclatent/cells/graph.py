@@ -5,7 +5,6 @@ symmetric weights in (0, 1] that adapt to the local density. They are rounded to
 so that the last bits of a distance decide no cluster.
 """
 
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +13,11 @@ from scipy import sparse
 from sclatent import files
 from sclatent.cells.neighbors import approximate_neighbors, exact_neighbors
 from sclatent.errors import InputError, problem
+
+N_BISECTIONS = 64
+"""Steps of the search for a cell's bandwidth, as in umap-learn."""
+LEAST_BANDWIDTH = 1e-3
+"""Times the mean distance of a cell's neighbours, the cell itself counted, as in umap-learn."""
 
 
 @dataclass(frozen=True)
@@ -76,31 +80,41 @@ def build_graph(latent: np.ndarray, cells, settings: GraphSettings, seed: int) -
 
 
 def weigh(indices: np.ndarray, distances: np.ndarray) -> sparse.csr_matrix:
-    """Return UMAP's connectivities (B, B) of the neighbours (B, K), rounded to 3 decimals."""
-    umap = import_umap()
-    n_cells = len(indices)
-    itself = np.arange(n_cells, dtype=np.int32)[:, None]  # UMAP expects each cell first in its row
-    graph, *_ = umap.fuzzy_simplicial_set(
-        np.empty((n_cells, 0), dtype=np.float32),  # only its length is read
-        n_neighbors=indices.shape[1] + 1,
-        random_state=None,
-        metric="euclidean",
-        knn_indices=np.hstack([itself, indices]),
-        knn_dists=np.hstack([np.zeros((n_cells, 1), np.float32), distances]),
-    )
-    graph = sparse.csr_matrix(graph, dtype=np.float32)
-    graph.data = np.round(graph.data, 3)
+    """Return UMAP's connectivities (B, B) of the neighbours (B, K), rounded to 3 decimals.
+
+    An edge is as strong as the fuzzy union of its two directions. Written here because umap-learn
+    takes five seconds to import; a test holds it to umap-learn's own function.
+    """
+    n_cells, n_neighbors = indices.shape
+    rows = np.arange(0, n_cells * n_neighbors + 1, n_neighbors)
+    shape = (n_cells, n_cells)
+    one_way = sparse.csr_matrix((memberships(distances).ravel(), indices.ravel(), rows), shape)
+    graph = (one_way + one_way.T - one_way.multiply(one_way.T)).tocsr()
+    graph.data = np.round(graph.data, 3).astype(np.float32)
     graph.eliminate_zeros()
     graph.sort_indices()
     return graph
 
 
-def import_umap():
-    """Import UMAP's functions without its warning that TensorFlow is absent."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from umap import umap_
-    return umap_
+def memberships(distances: np.ndarray) -> np.ndarray:
+    """Return how strongly each cell is joined to its neighbours (B, K), before symmetry.
+
+    The nearest neighbour at a distance above 0 has strength 1; beyond it the strength falls as
+    exp(-distance / bandwidth), the bandwidth such that a cell's strengths sum to log2(K + 1).
+    """
+    distances = distances.astype(np.float64)
+    nearest = np.where(distances > 0, distances, np.inf).min(axis=1, keepdims=True)
+    beyond = np.maximum(distances - np.where(np.isinf(nearest), 0, nearest), 0)
+    target = np.log2(distances.shape[1] + 1)
+    low, high = np.zeros((len(distances), 1)), np.full((len(distances), 1), np.inf)
+    bandwidth = np.ones((len(distances), 1))
+    for _ in range(N_BISECTIONS):
+        wide = np.exp(-beyond / bandwidth).sum(axis=1, keepdims=True) > target
+        low, high = np.where(wide, low, bandwidth), np.where(wide, bandwidth, high)
+        bandwidth = np.where(np.isinf(high), 2 * bandwidth, (low + high) / 2)
+    mean = np.where(np.isinf(nearest), distances.mean(), distances.mean(axis=1, keepdims=True))
+    least = LEAST_BANDWIDTH * mean * distances.shape[1] / (distances.shape[1] + 1)
+    return np.exp(-beyond / np.maximum(bandwidth, np.maximum(least, np.finfo(float).tiny)))
 
 
 def write_graph(path, graph: Graph) -> None:

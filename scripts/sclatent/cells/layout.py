@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sclatent import files
-from sclatent.cells.graph import Graph, import_umap
+from sclatent.cells.graph import Graph
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -79,6 +79,14 @@ def lay_out_umap(latent: np.ndarray, graph: Graph, settings: LayoutSettings) -> 
         return layout
 
     return gather(latent, graph.cells, settings.seeds, lay_out)
+
+
+def import_umap():
+    """Import UMAP's functions without its warning that TensorFlow is absent."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from umap import umap_
+    return umap_
 
 
 def spectral_start(latent: np.ndarray, graph: Graph) -> np.ndarray:

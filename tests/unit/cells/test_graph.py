@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from sclatent.cells.graph import GraphSettings, build_graph, read_graph, weigh, write_graph
+from sclatent.cells.layout import import_umap
 from sclatent.cells.neighbors import exact_neighbors
 from sclatent.errors import InputError
 
@@ -20,24 +21,23 @@ def graph(latent):
     return build_graph(latent, NAMES, GraphSettings(n_neighbors=10), seed=0)
 
 
-def fuzzy_weights(distances, target):
-    """Directed weights by the definition in UMAP's paper: bisection in plain numpy."""
-    weights = np.empty(distances.shape)
-    for row, distance in enumerate(distances.astype(float)):
-        low, high = 1e-8, 1e3
-        for _ in range(200):
-            sigma = (low + high) / 2
-            weights[row] = np.exp(-(distance - distance[0]) / sigma)
-            low, high = (low, sigma) if weights[row].sum() > target else (sigma, high)
-    return weights
-
-
-def test_weights_are_those_of_the_umap_paper(latent):
-    indices, distances = exact_neighbors(latent, 10)
-    directed = np.zeros((200, 200))
-    np.put_along_axis(directed, indices.astype(int), fuzzy_weights(distances, np.log2(11)), 1)
-    expected = directed + directed.T - directed * directed.T
-    np.testing.assert_allclose(weigh(indices, distances).toarray(), expected, atol=1e-3)
+@pytest.mark.parametrize("n_copies", [1, 3, 40])
+@pytest.mark.parametrize("scale", [0.01, 1, 1000])
+def test_weights_are_those_of_umap_learn(latent, n_copies, scale):
+    points = scale * np.repeat(latent[: 200 // n_copies], n_copies, axis=0)
+    indices, distances = exact_neighbors(points, 10)
+    distances[distances < 1e-5 * scale] = 0
+    itself = np.arange(len(points), dtype=np.int32)[:, None]
+    expected, *_ = import_umap().fuzzy_simplicial_set(
+        points,
+        n_neighbors=11,
+        random_state=None,
+        metric="euclidean",
+        knn_indices=np.hstack([itself, indices]),
+        knn_dists=np.hstack([np.zeros((len(points), 1), np.float32), distances]),
+    )
+    found = weigh(indices, distances)
+    np.testing.assert_allclose(found.toarray(), expected.toarray(), atol=0.0006)
 
 
 def test_weights_are_symmetric_rounded_and_without_loops(graph):
