@@ -13,7 +13,7 @@ from sclatent.figures.style import plt
 from sclatent.report import words
 
 WIDTH = 11.0  # inches of a figure, legend included
-LEGEND = 2.3  # inches kept for the legend
+LETTER = 0.083  # inches of a letter of the legend
 LINES = 32  # most entries of a legend
 NOTE = "{} is for viewing; no number in this report is computed from it."
 
@@ -97,7 +97,7 @@ def plot_layouts(layout: Layout, obs: pd.DataFrame, latent: str, max_points: int
     matplotlib.figure.Figure
     """
     rows = coloured_rows(obs)
-    figure, axes = panels(len(rows), len(layout.points))
+    figure, axes = panels(len(rows), len(layout.points), rows)
     order = drawing_order(len(obs), max_points)
     for column, seed in enumerate(layout.points):
         for row, (_, values, palette) in enumerate(rows):
@@ -129,7 +129,7 @@ def plot_latents(
     matplotlib.figure.Figure
     """
     rows = coloured_rows(obs)
-    figure, axes = panels(len(rows) + 1, len(layouts))
+    figure, axes = panels(len(rows) + 1, len(layouts), rows)
     order = drawing_order(len(obs), max_points)
     for column, (latent, layout) in enumerate(layouts.items()):
         for row, (_, values, palette) in enumerate(rows):
@@ -159,13 +159,15 @@ def coloured_rows(obs: pd.DataFrame):
     return [row for row, shown in zip(rows, (known, mixed or not known), strict=True) if shown]
 
 
-def panels(n_rows: int, n_columns: int):
-    """Return a figure of square panels that is `WIDTH` wide, with room for legends."""
-    side = np.clip((WIDTH - LEGEND) / n_columns, 1.7, 3.2)
+def panels(n_rows: int, n_columns: int, rows):
+    """Return a figure of square panels about `WIDTH` wide, with room for the legends of rows."""
+    longest = max(len(shortened(name)) for _, _, palette in rows for name in palette)
+    legend = 0.5 + LETTER * (longest + 8)
+    side = np.clip((WIDTH - legend) / n_columns, 1.7, 3.2)
     figure, axes = plt.subplots(
         n_rows,
         n_columns,
-        figsize=(side * n_columns + LEGEND, (side + 0.15) * n_rows + 0.7),
+        figsize=(side * n_columns + legend, (side + 0.15) * n_rows + 0.7),
         squeeze=False,
     )
     return figure, axes
@@ -195,17 +197,19 @@ def scatter(axis, points: np.ndarray, values, palette: dict, order: np.ndarray) 
 
 
 def draw_clusters(axis, points: np.ndarray, clusters: np.ndarray, order: np.ndarray) -> None:
-    """Draw cells by cluster, with each cluster's number at its median."""
+    """Draw cells by cluster, with each cluster's number at the cell nearest to its median."""
     names = np.asarray(clusters).astype(str)
     scatter(axis, points, names, style.colours(names), order)
     outline = [effects.withStroke(linewidth=2.2, foreground="white")]
     for cluster in dict.fromkeys(names):
-        at = np.median(points[names == cluster], axis=0)
+        members = points[names == cluster]
+        distances = np.linalg.norm(members - np.median(members, axis=0), axis=1)
+        at = members[distances.argmin()]
         axis.text(
             *(*at, cluster),
             ha="center",
             va="center",
-            fontsize=8,
+            fontsize=7.5,
             fontweight="bold",
             path_effects=outline,
         )
@@ -252,7 +256,7 @@ def add_legend(axis, values, palette: dict) -> None:
     )
 
 
-def shortened(name: str, length: int = 24) -> str:
+def shortened(name: str, length: int = 30) -> str:
     """Return a name of at most `length` characters, cut in the middle."""
     if len(name) <= length:
         return name

@@ -108,5 +108,5 @@ def test_long_legends_and_names_are_shortened():
     legend = figure.axes[2].get_legend()
     assert len(legend.get_texts()) == layouts.LINES
     assert "more" in legend.get_title().get_text()
-    assert max(len(layouts.shortened(name)) for name in obs["cell_type"]) <= 24
+    assert max(len(layouts.shortened(name)) for name in obs["cell_type"]) <= 30
     plt.close(figure)
