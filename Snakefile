@@ -7,12 +7,14 @@
 config/README.md describes every key; the stages below stand in the order of the data flow.
 """
 
+from pathlib import Path
+
 from snakemake.utils import min_version
 
 min_version("9.0")
 
 
-configfile: workflow.basedir + "/config/config.yaml"
+configfile: Path(workflow.basedir, "config", "config.yaml")
 
 
 include: "workflow/rules/common.smk"

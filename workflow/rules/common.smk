@@ -65,7 +65,7 @@ def library(script):
             elif isinstance(node, ast.Import):
                 names = [alias.name for alias in node.names if alias.name.startswith("sclatent.")]
             for name in names:
-                path = root / (name.replace(".", "/") + ".py")
+                path = root.joinpath(*name.split(".")).with_suffix(".py")
                 if path.is_file() and path not in found:
                     found.add(path)
                     todo.append(path)
@@ -154,6 +154,23 @@ def main_latent(dataset):
 def trained(dataset):
     """Return the latents of a dataset that have a training curve."""
     return [latent for latent in latents(dataset) if latent in ("scvi", "scanvi")]
+
+
+def report_figures(dataset):
+    """Return {title: path} of a dataset's figures in the order of the report."""
+    names = ["comparison", "latents", *(["labels"] if has_labels(dataset) else []), "qc"]
+    names += ["training"] if trained(dataset) else []
+    names += [
+        f"{method}_{latent}"
+        for method in config["layout"]["methods"]
+        for latent in latents(dataset)
+    ]
+    return {name: f"results/{dataset}/figures/{name}.png" for name in names}
+
+
+def report_files(pattern, chosen=lambda dataset: True):
+    """Return one file per dataset that qualifies."""
+    return [pattern.format(dataset=dataset) for dataset in config["datasets"] if chosen(dataset)]
 
 
 check_config()

@@ -47,9 +47,7 @@ rule score_labels:
     """Score every classifier on the test labels, beside the majority vote."""
     input:
         cells="results/{dataset}/data/cells.h5ad",
-        splits=expand(
-            "results/{{dataset}}/data/splits/seed{seed}.tsv.gz", seed=config["seeds"]
-        ),
+        splits=expand("results/{{dataset}}/data/splits/seed{seed}.tsv.gz", seed=config["seeds"]),
         labels=lambda wildcards: expand(
             "results/{dataset}/labels/{classifier}/seed{seed}.tsv.gz",
             dataset=wildcards.dataset,

@@ -60,11 +60,11 @@ rule train_scvi:
         "results/{dataset}/logs/train_scvi/seed{seed}.log",
     conda:
         "../../envs/torch.yaml"
+    threads: config["training"]["threads"]
     params:
         model=lookup(dpath="scvi", within=config),
         training=lookup(dpath="training", within=config),
         threads=lookup(dpath="training/threads", within=config),
-    threads: config["training"]["threads"]
     script:
         "../../scripts/train_scvi.py"
 
@@ -87,10 +87,10 @@ rule train_scanvi:
         "results/{dataset}/logs/train_scanvi/seed{seed}.log",
     conda:
         "../../envs/torch.yaml"
+    threads: config["training"]["threads"]
     params:
         model=lookup(dpath="scanvi", within=config),
         training=lookup(dpath="training", within=config),
         threads=lookup(dpath="training/threads", within=config),
-    threads: config["training"]["threads"]
     script:
         "../../scripts/train_scanvi.py"

@@ -209,23 +209,6 @@ rule export_dataset:
         "../../scripts/export_dataset.py"
 
 
-def report_figures(dataset):
-    """Return {title: path} of a dataset's figures in the order of the report."""
-    names = ["comparison", "latents", *(["labels"] if has_labels(dataset) else []), "qc"]
-    names += ["training"] if trained(dataset) else []
-    names += [
-        f"{method}_{latent}"
-        for method in config["layout"]["methods"]
-        for latent in latents(dataset)
-    ]
-    return {name: f"results/{dataset}/figures/{name}.png" for name in names}
-
-
-def report_files(pattern, chosen=lambda dataset: True):
-    """Return one file per dataset that qualifies."""
-    return [pattern.format(dataset=dataset) for dataset in config["datasets"] if chosen(dataset)]
-
-
 rule write_report:
     """Write one self-contained page over all datasets, and the verdict in words."""
     input:
