@@ -167,7 +167,7 @@ def panels(n_rows: int, n_columns: int, rows):
     figure, axes = plt.subplots(
         n_rows,
         n_columns,
-        figsize=(side * n_columns + legend, (side + 0.15) * n_rows + 0.7),
+        figsize=(side * n_columns + legend, (side + 0.15) * n_rows + 1.0),
         squeeze=False,
     )
     return figure, axes
