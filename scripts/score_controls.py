@@ -10,7 +10,7 @@ cells = read_cells(
     snakemake.input.cells, genes=snakemake.input.genes, splits=snakemake.input.splits
 )
 latent = read_latent(snakemake.input.latent, cells.obs_names)
-judge = prepare(cells, BenchmarkSettings(**snakemake.params.benchmark))
 seed = int(snakemake.wildcards.seed)
+judge = prepare(cells, BenchmarkSettings(**snakemake.params.benchmark), seed)
 scores = score_controls(latent, cells.obs["cell_type"], judge, seed)
 files.write_table(snakemake.output.scores, scores)

@@ -9,6 +9,6 @@ cells = read_cells(
     snakemake.input.cells, genes=snakemake.input.genes, splits=snakemake.input.splits
 )
 latent = read_latent(snakemake.input.latent, cells.obs_names)
-judge = prepare(cells, BenchmarkSettings(**snakemake.params.benchmark))
 name, seed = snakemake.wildcards.latent, int(snakemake.wildcards.seed)
+judge = prepare(cells, BenchmarkSettings(**snakemake.params.benchmark), seed)
 files.write_table(snakemake.output.scores, score_latent(latent, judge, name, seed))

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 MIN_CELLS = 10
 """Labelled cells that a type needs in all to be scored."""
+MAX_CELLS = 50_000
+"""Cells that scores are measured on at most: the time of exact neighbours grows with squares."""
 METRICS = ("knn_accuracy", "nmi", "ari", "clisi", "graph_connectivity", "ilisi", "preservation")
 """The metrics in the order of the tables."""
 LABEL_METRICS = METRICS[:5]
@@ -44,10 +46,12 @@ class BenchmarkSettings:
 
 @dataclass(frozen=True)
 class Judge:
-    """What latents of B cells are judged by.
+    """What latents are judged by, on B cells.
 
     Attributes
     ----------
+    rows : (B,) array of int
+        The cells of the dataset that take part; all, up to `MAX_CELLS`.
     labels : (B,) array of int
         Codes of the types; -1 where the cell has none or its type is too rare.
     batches : (B,) array of int
@@ -58,6 +62,7 @@ class Judge:
     settings : BenchmarkSettings
     """
 
+    rows: np.ndarray
     labels: np.ndarray
     batches: np.ndarray
     judged: np.ndarray
@@ -65,7 +70,7 @@ class Judge:
     settings: BenchmarkSettings
 
 
-def prepare(cells: AnnData, settings: BenchmarkSettings) -> Judge:
+def prepare(cells: AnnData, settings: BenchmarkSettings, seed: int) -> Judge:
     """Choose the cells that are judged and find the neighbours to preserve.
 
     Parameters
@@ -73,7 +78,15 @@ def prepare(cells: AnnData, settings: BenchmarkSettings) -> Judge:
     cells
         Counts over the selected genes; obs `batch`, `cell_type`, `labels_split`, `total_counts`
         (counts over all genes).
+    seed
+        Draws the cells of a dataset with more than `MAX_CELLS`: the same for all its latents.
     """
+    rows = np.arange(cells.n_obs)
+    if cells.n_obs > MAX_CELLS:
+        rng = np.random.default_rng([seed, 4])
+        rows = np.sort(rng.choice(rows, MAX_CELLS, replace=False))
+        print(f"scores are measured on {MAX_CELLS:,} of {cells.n_obs:,} cells, drawn at random")
+        cells = cells[rows]
     names, sizes = np.unique(cells.obs["cell_type"].astype(str), return_counts=True)
     scored = [name for name in names[sizes >= MIN_CELLS] if name != UNKNOWN]
     rare = sorted(set(names) - set(scored) - {UNKNOWN})
@@ -90,7 +103,7 @@ def prepare(cells: AnnData, settings: BenchmarkSettings) -> Judge:
         f"label metrics on {judged.sum():,} test labels of {len(np.unique(labels[judged]))} types"
     )
     print(f"batch metrics on {len(labels):,} cells of {batches.max() + 1} batches")
-    return Judge(labels, batches, judged, references, settings)
+    return Judge(rows, labels, batches, judged, references, settings)
 
 
 def refuse_layouts(latent: np.ndarray, name: str) -> None:
@@ -116,8 +129,8 @@ def score_latent(latent: np.ndarray, judge: Judge, name: str, seed: int) -> pd.D
 
     Parameters
     ----------
-    latent : (B, L) array
-        At least 3 columns.
+    latent : (n_cells, L) array
+        Of all cells of the dataset; at least 3 columns.
     name : str
         Goes into the column `latent`.
     seed : int
@@ -138,7 +151,7 @@ def score_latent(latent: np.ndarray, judge: Judge, name: str, seed: int) -> pd.D
     import pandas as pd
 
     refuse_layouts(latent, name)
-    latent = np.asarray(latent, dtype=np.float64)
+    latent = np.asarray(latent[judge.rows], dtype=np.float64)
     values = measure(latent, judge, seed)
     n_judged = int(judge.judged.sum())
     n_matchable = int((judge.judged & metrics.matchable(judge.labels, judge.batches)).sum())

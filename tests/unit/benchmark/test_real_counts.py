@@ -25,7 +25,7 @@ def kang(shared_data):
 
 def test_pca_keeps_types_and_batches_apart_and_the_controls_stand_on_either_side(kang):
     cells, pca = kang
-    judge = prepare(cells, BenchmarkSettings(n_inits=5))
+    judge = prepare(cells, BenchmarkSettings(n_inits=5), 0)
     scores = score_latent(pca, judge, "pca", 0).set_index("metric")["value"]
     controls = score_controls(pca, cells.obs["cell_type"], judge, 0)
     controls = controls.pivot_table(index="metric", columns="latent", values="value")

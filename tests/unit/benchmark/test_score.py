@@ -32,7 +32,7 @@ def cells(planted):
 
 @pytest.fixture(scope="module")
 def judge(cells):
-    return prepare(cells, SETTINGS)
+    return prepare(cells, SETTINGS, 0)
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def test_a_latent_that_is_not_finite_is_refused(planted, judge):
 def test_a_single_batch_is_noted(planted, cells):
     single = cells.copy()
     single.obs["batch"] = "one"
-    table = score_latent(planted[0], prepare(single, SETTINGS), "pca", 0).set_index("metric")
+    table = score_latent(planted[0], prepare(single, SETTINGS, 0), "pca", 0).set_index("metric")
     assert np.isnan(table.loc["ilisi", "value"])
     assert table.loc["ilisi", "note"] == "single batch"
     assert table.loc["knn_accuracy", "note"] == "within one batch"
@@ -100,10 +100,25 @@ def test_without_labels_only_the_label_metrics_are_undefined(planted, cells):
     bare = cells.copy()
     bare.obs["cell_type"] = "Unknown"
     bare.obs["labels_split"] = "unknown"
-    table = score_latent(planted[0], prepare(bare, SETTINGS), "pca", 0).set_index("metric")
+    table = score_latent(planted[0], prepare(bare, SETTINGS, 0), "pca", 0).set_index("metric")
     assert table["value"].isna().tolist() == [True] * 5 + [False] * 2
     assert table["note"].tolist() == ["no test labels"] * 5 + [""] * 2
     assert (table["n_cells"].iloc[:5] == 0).all()
+
+
+def test_a_large_dataset_is_scored_on_a_sample_that_is_the_same_for_all_latents(
+    planted, cells, monkeypatch, capsys
+):
+    monkeypatch.setattr("sclatent.benchmark.score.MAX_CELLS", 400)
+    one, two = prepare(cells, SETTINGS, 5), prepare(cells, SETTINGS, 5)
+    np.testing.assert_array_equal(one.rows, two.rows)
+    assert (prepare(cells, SETTINGS, 6).rows != one.rows).any()
+    table = score_latent(planted[0], one, "pca", 5).set_index("metric")
+    assert table.loc["ilisi", "n_cells"] == 400
+    assert "400 of 600 cells" in capsys.readouterr().out
+    subset = prepare(cells[one.rows].copy(), SETTINGS, 5)
+    expected = score_latent(planted[0][one.rows], subset, "pca", 5).set_index("metric")
+    pd.testing.assert_frame_equal(table, expected)
 
 
 def test_the_controls_bracket_the_label_metrics(planted, cells, judge, scores):
