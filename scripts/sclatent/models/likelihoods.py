@@ -13,6 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
+LOG_FACTORIALS = torch.lgamma(torch.arange(1.0, 1025.0, dtype=torch.float64))
+"""log x! for x from 0 to 1023."""
+
 
 class Entries(NamedTuple):
     """The non-zero counts of a minibatch."""
@@ -82,13 +85,21 @@ def nb_correction(entries: Entries, log_rate: Tensor, log_theta: Tensor) -> Tens
 
     The difference of the gamma functions cancels for large theta; it is taken in float64.
     """
-    x = entries.value
+    x, gene = entries.value, entries.gene
     log_mu = log_rate.reshape(-1)[entries.place]
-    log_th = log_theta[entries.gene]
-    power = x * (log_mu - torch.logaddexp(log_mu, log_th))
-    theta = log_th.double().exp()
-    gammas = torch.lgamma(x + theta) - torch.lgamma(theta) - torch.lgamma(x.double() + 1)
+    power = x * (log_mu - torch.logaddexp(log_mu, log_theta[gene]))
+    theta = log_theta.double().exp()
+    gammas = torch.lgamma(x + theta[gene]) - torch.lgamma(theta)[gene] - log_factorial(x)
     return power + gammas.float()
+
+
+def log_factorial(x: Tensor) -> Tensor:
+    """Return log x! of whole numbers, (N,) float64; small ones are looked up."""
+    values = LOG_FACTORIALS.to(x.device)[x.clamp(max=len(LOG_FACTORIALS) - 1).long()]
+    large = x >= len(LOG_FACTORIALS)
+    if large.any():
+        values[large] = torch.lgamma(x[large].double() + 1)
+    return values
 
 
 def dispersion_from_moments(counts, library_size) -> Tensor:

@@ -33,7 +33,7 @@ class Training:
 
     threads: int = 1
     minibatch: int = 256
-    n_steps: int = 3000
+    n_steps: int = 2000
     max_epochs: int = 400
     min_epochs: int = 10
     warmup: float = 0.25
