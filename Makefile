@@ -46,7 +46,7 @@ clean:
 	@rm -rf .venv
 	@if command -v uv >/dev/null; then \
 	  uv venv --quiet --python $(PYTHON) .venv && \
-	  uv pip install --quiet --python .venv/bin/python -r requirements.lock; \
+	  uv pip install --quiet --compile-bytecode --python .venv/bin/python -r requirements.lock; \
 	else \
 	  $(PYTHON) -m venv .venv && \
 	  .venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.lock; \

@@ -37,7 +37,7 @@ class Scanvi:
     """Settings of the model, as in the config's section `scanvi`."""
 
     classification_weight: float = 50.0
-    n_steps: int = 800
+    n_steps: int = 400
     min_cells_per_label: int = 5
 
 
