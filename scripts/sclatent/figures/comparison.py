@@ -93,7 +93,7 @@ def draw_references(axis, baseline: float, means: pd.Series) -> None:
         if lower <= value <= upper:
             axis.axvline(value, color="#888888", linestyle=line, linewidth=1.2, zorder=1)
         elif np.isfinite(value):
-            text = f"{words.name(control)} {value:.2f}"
+            text = f"{words.name(control)} {round(value, 2) + 0.0:.2f}"
             outside["left" if value < lower else "right"].append(text)
     for side, texts in outside.items():
         if texts:
@@ -130,7 +130,8 @@ def widen(axis) -> None:
     """Give a panel a range of at least 0.1, so that noise does not look like a difference."""
     lower, upper = axis.get_xlim()
     missing = max(0.0, 0.1 - (upper - lower)) / 2
-    axis.set_xlim(lower - missing, upper + missing)
+    # No score exceeds 1; only an interval can, and its end is not worth the room.
+    axis.set_xlim(lower - missing, min(upper + missing, 1.03))
     axis.xaxis.set_major_locator(MaxNLocator(5))
 
 

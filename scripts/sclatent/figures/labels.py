@@ -162,7 +162,7 @@ def draw_confusion(figure, tested: pd.DataFrame, classifier: str, classes) -> No
     """Draw the confusion matrix of one classifier over all seeds."""
     shares, sizes = confusion(tested["truth"], tested["label"], classes)
     axis = figure.subplots()
-    picture = axis.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="equal")
+    picture = axis.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     size = 8 if len(classes) <= WRITTEN_UP_TO else 6
     axis.set_xticks(range(len(classes)), classes, rotation=45, ha="right", rotation_mode="anchor")
     rows = [f"{name}  (n = {n:,})" for name, n in zip(shares.index, sizes, strict=True)]
@@ -181,4 +181,4 @@ def draw_confusion(figure, tested: pd.DataFrame, classifier: str, classes) -> No
         f"(test labels of {n_seeds} seed{'s' if n_seeds > 1 else ''})"
     )
     axis.set(xlabel="predicted label", ylabel="observed label")
-    figure.colorbar(picture, ax=axis, shrink=0.6, label="share of the row")
+    figure.colorbar(picture, ax=axis, fraction=0.03, pad=0.02, label="share of the row")

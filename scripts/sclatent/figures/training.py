@@ -45,7 +45,9 @@ def plot_training(curves: pd.DataFrame):
         draw_losses(column[0], curves[curves["latent"] == latent])
         draw_kl_weight(column[1], curves[curves["latent"] == latent])
         n_seeds = curves.loc[curves["latent"] == latent, "seed"].nunique()
-        column[0].set_title(f"{words.name(latent)}, {n_seeds} seed{'s' if n_seeds > 1 else ''}")
+        column[0].set_title(
+            f"{words.name(latent)}, {n_seeds} seed{'s' if n_seeds > 1 else ''}", loc="left"
+        )
     axes[0, 0].set_ylabel("loss (nats per cell)")
     axes[1, 0].set_ylabel("KL weight")
     handles = axes[0, 0].get_legend_handles_labels()
@@ -80,10 +82,10 @@ def draw_losses(axis, curves: pd.DataFrame) -> None:
     axis.set_ylim(lower, upper)
     if cut:
         axis.text(
-            *(0.98, 0.97, "the first epochs lie above the panel"),
+            *(0.98, 1.01, "the first epochs lie above the panel"),
             transform=axis.transAxes,
             ha="right",
-            va="top",
+            va="bottom",
             fontsize=8,
             color="#555555",
         )

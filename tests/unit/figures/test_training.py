@@ -25,8 +25,8 @@ def curves():
 
 def test_a_panel_for_each_latent_has_two_lines_and_a_kept_epoch_for_each_seed(curves):
     figure = plot_training(curves)
-    panels = [axis for axis in figure.axes if axis.get_title()]
-    assert [axis.get_title() for axis in panels] == ["scVI, 2 seeds", "scANVI, 2 seeds"]
+    panels = [axis for axis in figure.axes if axis.get_title(loc="left")]
+    assert [axis.get_title(loc="left") for axis in panels] == ["scVI, 2 seeds", "scANVI, 2 seeds"]
     assert all(len(axis.lines) == 6 for axis in panels)
     plt.close(figure)
 

@@ -1,0 +1,65 @@
+import json
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+SCRIPT = """
+import sys
+sys.path.insert(0, {scripts!r})
+from types import SimpleNamespace
+from sclatent import job
+from sclatent.errors import InputError
+snakemake = SimpleNamespace(
+    rule="train_scvi", wildcards=["toy", "0"], log=["logs/job.log"], params={params!r}
+)
+job.start(snakemake)
+{body}
+"""
+
+
+@pytest.fixture
+def run(root, tmp_path):
+    def run(body: str, params: dict | None = None) -> SimpleNamespace:
+        script = SCRIPT.format(scripts=str(root / "scripts"), body=body, params=params or {})
+        command = [sys.executable, "-c", script]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        log = (tmp_path / "logs/job.log").read_text()
+        return SimpleNamespace(code=done.returncode, out=done.stdout, err=done.stderr, log=log)
+
+    return run
+
+
+def test_output_goes_to_the_terminal_under_the_jobs_name_and_to_the_log(run):
+    done = run("print('epoch 1'); print('epoch 2', file=sys.stderr)")
+    assert done.out == "train_scvi toy 0 | epoch 1\n"
+    assert done.err == "train_scvi toy 0 | epoch 2\n"
+    assert done.log == "epoch 1\nepoch 2\n"
+
+
+def test_an_input_error_is_its_lines_without_a_traceback(run):
+    done = run("raise InputError('a: wrong. Fix: mend', 'b: wrong. Fix: mend')")
+    assert done.code != 0
+    assert done.log == "ERROR a: wrong. Fix: mend\nERROR b: wrong. Fix: mend\n"
+    assert "Traceback" not in done.err
+
+
+def test_any_other_error_has_a_traceback_and_a_last_line_that_sums_up(run):
+    done = run("1 / 0")
+    assert done.code != 0
+    assert "Traceback" in done.log
+    assert done.log.splitlines()[-1] == "ERROR ZeroDivisionError: division by zero"
+
+
+def test_threads_come_from_the_config(run):
+    body = "import os; print(os.environ['OMP_NUM_THREADS'], os.environ['NUMBA_NUM_THREADS'])"
+    assert run(body).log == "1 1\n"
+    assert run(body, {"threads": 3}).log == "3 3\n"
+
+
+def test_the_cost_has_time_and_memory(run, tmp_path):
+    run("job.write_cost('cost.json')")
+    cost = json.loads((tmp_path / "cost.json").read_text())
+    assert set(cost) == {"wall_seconds", "cpu_seconds", "peak_memory_mb"}
+    assert 5 < cost["peak_memory_mb"] < 2000
