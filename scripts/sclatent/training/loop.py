@@ -33,8 +33,8 @@ class Training:
 
     threads: int = 1
     minibatch: int = 256
-    n_steps: int = 2000
-    max_epochs: int = 400
+    n_steps: int = 3000
+    max_epochs: int = 100
     min_epochs: int = 10
     warmup: float = 0.25
     learning_rate: float = 4e-3

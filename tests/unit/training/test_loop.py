@@ -57,7 +57,7 @@ def test_the_learning_rate_rises_to_its_largest_value_and_falls_to_nothing():
     assert rates[-1] < 1e-5
 
 
-@pytest.mark.parametrize(("n_cells", "expected"), [(100, 400), (25_600, 30), (10_000_000, 10)])
+@pytest.mark.parametrize(("n_cells", "expected"), [(100, 100), (25_600, 30), (10_000_000, 10)])
 def test_the_epochs_follow_from_the_steps_within_their_bounds(n_cells, expected):
     assert Training(n_steps=3000).n_epochs(n_cells) == expected
 
