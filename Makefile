@@ -6,7 +6,10 @@
 
 SHELL := /bin/bash
 CORES ?= all
-PYTHON ?= $(firstword $(foreach p,python3.13 python3.12 python3.11 python3 python,$(if $(shell command -v $(p)),$(p))))
+# the first python that runs and is recent enough
+RECENT = import sys; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
+  $$p -c '$(RECENT)' 2>/dev/null && echo $$p && break; done)
 # uv reads another variable than pip for folders with wheels
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 
@@ -40,7 +43,7 @@ clean:
 	rm -rf results/*/ results/report.html results/verdict.txt
 
 .venv/ready: requirements.lock
-	@test -n "$(PYTHON)" && $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	@test -n "$(PYTHON)" && $(PYTHON) -c '$(RECENT)' \
 	  || { echo "sclatent needs Python 3.11 or later; set PYTHON=/path/to/python"; exit 1; }
 	@echo "sclatent: installing the pinned packages into .venv (once, about 2 GB)"
 	@rm -rf .venv
