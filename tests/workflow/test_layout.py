@@ -6,16 +6,19 @@ import yaml
 
 
 def rules(root) -> dict[str, str]:
-    text = "\n".join(path.read_text() for path in sorted((root / "workflow/rules").glob("*.smk")))
-    parts = re.split(r"^rule (\w+):", text, flags=re.M)[1:]
-    return dict(zip(parts[::2], parts[1::2], strict=True))
+    found = {}
+    for path in sorted((root / "workflow/rules").glob("*.smk")):
+        parts = re.split(r"^rule (\w+):", path.read_text(), flags=re.M)[1:]
+        found |= dict(zip(parts[::2], parts[1::2], strict=True))
+    return found
 
 
 def test_a_rule_its_script_and_its_log_share_a_name(root):
     for name, body in rules(root).items():
         assert f"../../scripts/{name}.py" in body, name
         assert re.search(rf"logs/{name}[./]", body), name
-        assert f'library("{name}")' in body, name
+        # A changed downloader does not download again.
+        assert f'library("{name}")' in body or name == "download_counts", name
 
 
 def test_every_script_belongs_to_a_rule(root):

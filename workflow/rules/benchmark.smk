@@ -12,7 +12,6 @@ rule score_latent:
         splits="results/{dataset}/data/splits/seed{seed}.tsv.gz",
         genes="results/{dataset}/data/genes/seed{seed}.tsv",
         latent="results/{dataset}/latent/{latent}/seed{seed}.h5ad",
-        code=library("score_latent"),
     output:
         scores="results/{dataset}/benchmark/scores/{latent}/seed{seed}.tsv",
     log:
@@ -20,6 +19,7 @@ rule score_latent:
     conda:
         "../../envs/cells.yaml"
     params:
+        code=library("score_latent"),
         benchmark=lookup(dpath="benchmark", within=config),
     script:
         "../../scripts/score_latent.py"
@@ -32,7 +32,6 @@ rule score_controls:
         splits="results/{dataset}/data/splits/seed{seed}.tsv.gz",
         genes="results/{dataset}/data/genes/seed{seed}.tsv",
         latent="results/{dataset}/latent/pca/seed{seed}.h5ad",
-        code=library("score_controls"),
     output:
         scores="results/{dataset}/benchmark/controls/seed{seed}.tsv",
     log:
@@ -40,6 +39,7 @@ rule score_controls:
     conda:
         "../../envs/cells.yaml"
     params:
+        code=library("score_controls"),
         benchmark=lookup(dpath="benchmark", within=config),
     script:
         "../../scripts/score_controls.py"
@@ -63,7 +63,6 @@ rule compare_latents:
             latent=latents(wildcards.dataset),
             seed=config["seeds"],
         ),
-        code=library("compare_latents"),
     output:
         comparison="results/{dataset}/benchmark/comparison.tsv",
         summary="results/{dataset}/benchmark/summary.tsv",
@@ -72,6 +71,7 @@ rule compare_latents:
     conda:
         "../../envs/cells.yaml"
     params:
+        code=library("compare_latents"),
         latents=lambda wildcards: latents(wildcards.dataset),
         seeds=config["seeds"],
         benchmark=lookup(dpath="benchmark", within=config),

@@ -9,7 +9,6 @@ rule build_graph:
     """Find the nearest neighbours of each cell in the latent and weigh them."""
     input:
         latent="results/{dataset}/latent/{latent}/seed{seed}.h5ad",
-        code=library("build_graph"),
     output:
         graph="results/{dataset}/cells/{latent}/seed{seed}/graph.npz",
     log:
@@ -17,6 +16,7 @@ rule build_graph:
     conda:
         "../../envs/cells.yaml"
     params:
+        code=library("build_graph"),
         graph=lookup(dpath="graph", within=config),
     script:
         "../../scripts/build_graph.py"
@@ -26,7 +26,6 @@ rule cluster_cells:
     """Cluster the graph with Leiden at several resolutions."""
     input:
         graph="results/{dataset}/cells/{latent}/seed{seed}/graph.npz",
-        code=library("cluster_cells"),
     output:
         clusters="results/{dataset}/cells/{latent}/seed{seed}/clusters.tsv.gz",
     log:
@@ -34,6 +33,7 @@ rule cluster_cells:
     conda:
         "../../envs/cells.yaml"
     params:
+        code=library("cluster_cells"),
         clusters=lookup(dpath="clusters", within=config),
     script:
         "../../scripts/cluster_cells.py"
@@ -44,7 +44,6 @@ rule embed_umap:
     input:
         latent="results/{dataset}/latent/{latent}/seed{seed}.h5ad",
         graph="results/{dataset}/cells/{latent}/seed{seed}/graph.npz",
-        code=library("embed_umap"),
     output:
         layout="results/{dataset}/cells/{latent}/seed{seed}/umap.h5ad",
     log:
@@ -52,6 +51,7 @@ rule embed_umap:
     conda:
         "../../envs/cells.yaml"
     params:
+        code=library("embed_umap"),
         layout=lookup(dpath="layout", within=config),
     script:
         "../../scripts/embed_umap.py"
@@ -61,7 +61,6 @@ rule embed_tsne:
     """Lay the latent out with t-SNE from several seeds, for viewing only."""
     input:
         latent="results/{dataset}/latent/{latent}/seed{seed}.h5ad",
-        code=library("embed_tsne"),
     output:
         layout="results/{dataset}/cells/{latent}/seed{seed}/tsne.h5ad",
     log:
@@ -69,6 +68,7 @@ rule embed_tsne:
     conda:
         "../../envs/cells.yaml"
     params:
+        code=library("embed_tsne"),
         layout=lookup(dpath="layout", within=config),
     script:
         "../../scripts/embed_tsne.py"

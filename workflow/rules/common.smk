@@ -2,6 +2,7 @@
 
 import ast
 import difflib
+import hashlib
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
@@ -51,9 +52,9 @@ def check_config():
 
 
 def library(script):
-    """Return the library modules that a script imports, directly or through others.
+    """Return a hash of the library modules that a script imports, directly or through others.
 
-    Snakemake does not see imports: as an input, a changed module reruns the rules that use it.
+    Snakemake does not see imports: as a parameter, a changed module reruns the rules that use it.
     """
     root = HERE / "scripts"
     found, todo = set(), [root / f"{script}.py"]
@@ -69,7 +70,8 @@ def library(script):
                 if path.is_file() and path not in found:
                     found.add(path)
                     todo.append(path)
-    return sorted(map(str, found))
+    content = b"".join(path.read_bytes() for path in sorted(found))
+    return hashlib.sha256(content).hexdigest()[:12]
 
 
 def samples(dataset):

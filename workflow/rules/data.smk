@@ -7,17 +7,14 @@ output  results/{dataset}/data/cells.h5ad, splits/seed{seed}.tsv.gz, genes/seed{
 
 rule download_counts:
     """Download one file and put it in place once its size, type and hash are right."""
-    input:
-        # A changed library is no reason to download gigabytes again.
-        code=ancient(library("download_counts")),
     output:
         "resources/{dataset}/{file}",
     log:
         "results/{dataset}/logs/download_counts/{file}.log",
-    retries: 2
     conda:
         "../../envs/data.yaml"
     params:
+        # No hash of the library: a change there is no reason to download gigabytes again.
         sample=lambda wildcards: downloads(wildcards.dataset)[wildcards.file],
     script:
         "../../scripts/download_counts.py"
@@ -25,8 +22,6 @@ rule download_counts:
 
 rule simulate_counts:
     """Simulate counts with known truth."""
-    input:
-        code=library("simulate_counts"),
     output:
         counts="results/{dataset}/data/simulated.h5ad",
     log:
@@ -34,6 +29,7 @@ rule simulate_counts:
     conda:
         "../../envs/data.yaml"
     params:
+        code=library("simulate_counts"),
         simulate=lambda wildcards: config["datasets"][wildcards.dataset]["simulate"],
     script:
         "../../scripts/simulate_counts.py"
@@ -43,7 +39,6 @@ rule validate_counts:
     """Read the samples of a dataset, refuse what is not raw counts, name batch and cell_type."""
     input:
         files=sample_files,
-        code=library("validate_counts"),
     output:
         counts="results/{dataset}/data/counts.h5ad",
     log:
@@ -51,6 +46,7 @@ rule validate_counts:
     conda:
         "../../envs/data.yaml"
     params:
+        code=library("validate_counts"),
         dataset=lambda wildcards: config["datasets"][wildcards.dataset],
         samples=lambda wildcards: {
             name: local_path(wildcards.dataset, name, sample["source"]) or sample["source"]
@@ -65,7 +61,6 @@ rule filter_cells:
     """Drop empty droplets, dying cells and doublets, batch by batch, and count what went why."""
     input:
         counts="results/{dataset}/data/counts.h5ad",
-        code=library("filter_cells"),
     output:
         cells="results/{dataset}/data/cells.h5ad",
         metrics="results/{dataset}/data/qc.tsv.gz",
@@ -76,6 +71,7 @@ rule filter_cells:
     conda:
         "../../envs/data.yaml"
     params:
+        code=library("filter_cells"),
         filters=lookup(dpath="qc", within=config),
     script:
         "../../scripts/filter_cells.py"
@@ -85,7 +81,6 @@ rule split_cells:
     """Decide which cells train, validate and test, and whose labels are seen, before all else."""
     input:
         cells="results/{dataset}/data/cells.h5ad",
-        code=library("split_cells"),
     output:
         splits="results/{dataset}/data/splits/seed{seed}.tsv.gz",
     log:
@@ -93,6 +88,7 @@ rule split_cells:
     conda:
         "../../envs/data.yaml"
     params:
+        code=library("split_cells"),
         shares=lookup(dpath="splits", within=config),
         hidden_batches=lambda wildcards: config["datasets"][wildcards.dataset]["hidden_batches"],
     script:
@@ -104,7 +100,6 @@ rule select_genes:
     input:
         cells="results/{dataset}/data/cells.h5ad",
         splits="results/{dataset}/data/splits/seed{seed}.tsv.gz",
-        code=library("select_genes"),
     output:
         genes="results/{dataset}/data/genes/seed{seed}.tsv",
     log:
@@ -112,6 +107,7 @@ rule select_genes:
     conda:
         "../../envs/data.yaml"
     params:
+        code=library("select_genes"),
         selection=lookup(dpath="genes", within=config),
     script:
         "../../scripts/select_genes.py"

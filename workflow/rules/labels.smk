@@ -11,7 +11,6 @@ rule transfer_labels:
         cells="results/{dataset}/data/cells.h5ad",
         splits="results/{dataset}/data/splits/seed{seed}.tsv.gz",
         latent="results/{dataset}/latent/pca/seed{seed}.h5ad",
-        code=library("transfer_labels"),
     output:
         labels="results/{dataset}/labels/{classifier}/seed{seed}.uncalibrated.tsv.gz",
     log:
@@ -21,6 +20,7 @@ rule transfer_labels:
     conda:
         "../../envs/cells.yaml"
     params:
+        code=library("transfer_labels"),
         transfer=lookup(dpath="transfer", within=config),
     script:
         "../../scripts/transfer_labels.py"
@@ -32,13 +32,14 @@ rule calibrate_labels:
         cells="results/{dataset}/data/cells.h5ad",
         splits="results/{dataset}/data/splits/seed{seed}.tsv.gz",
         labels="results/{dataset}/labels/{classifier}/seed{seed}.uncalibrated.tsv.gz",
-        code=library("calibrate_labels"),
     output:
         labels="results/{dataset}/labels/{classifier}/seed{seed}.tsv.gz",
     log:
         "results/{dataset}/logs/calibrate_labels/{classifier}.seed{seed}.log",
     conda:
         "../../envs/cells.yaml"
+    params:
+        code=library("calibrate_labels"),
     script:
         "../../scripts/calibrate_labels.py"
 
@@ -54,7 +55,6 @@ rule score_labels:
             classifier=classifiers(wildcards.dataset),
             seed=config["seeds"],
         ),
-        code=library("score_labels"),
     output:
         scores="results/{dataset}/labels/scores.tsv",
     log:
@@ -62,6 +62,7 @@ rule score_labels:
     conda:
         "../../envs/cells.yaml"
     params:
+        code=library("score_labels"),
         seeds=config["seeds"],
         classifiers=lambda wildcards: classifiers(wildcards.dataset),
     script:

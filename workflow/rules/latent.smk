@@ -11,7 +11,6 @@ rule fit_pca:
         cells="results/{dataset}/data/cells.h5ad",
         splits="results/{dataset}/data/splits/seed{seed}.tsv.gz",
         genes="results/{dataset}/data/genes/seed{seed}.tsv",
-        code=library("fit_pca"),
     output:
         latent="results/{dataset}/latent/pca/seed{seed}.h5ad",
         cost="results/{dataset}/latent/pca/seed{seed}.cost.json",
@@ -20,6 +19,7 @@ rule fit_pca:
     conda:
         "../../envs/cells.yaml"
     params:
+        code=library("fit_pca"),
         pca=lookup(dpath="pca", within=config),
     script:
         "../../scripts/fit_pca.py"
@@ -30,7 +30,6 @@ rule correct_harmony:
     input:
         cells="results/{dataset}/data/cells.h5ad",
         latent="results/{dataset}/latent/pca/seed{seed}.h5ad",
-        code=library("correct_harmony"),
     output:
         latent="results/{dataset}/latent/harmony/seed{seed}.h5ad",
         cost="results/{dataset}/latent/harmony/seed{seed}.cost.json",
@@ -39,6 +38,7 @@ rule correct_harmony:
     conda:
         "../../envs/cells.yaml"
     params:
+        code=library("correct_harmony"),
         harmony=lookup(dpath="harmony", within=config),
     script:
         "../../scripts/correct_harmony.py"
@@ -50,7 +50,6 @@ rule train_scvi:
         cells="results/{dataset}/data/cells.h5ad",
         splits="results/{dataset}/data/splits/seed{seed}.tsv.gz",
         genes="results/{dataset}/data/genes/seed{seed}.tsv",
-        code=library("train_scvi"),
     output:
         latent="results/{dataset}/latent/scvi/seed{seed}.h5ad",
         model=directory("results/{dataset}/latent/scvi/seed{seed}.model"),
@@ -62,6 +61,7 @@ rule train_scvi:
         "../../envs/torch.yaml"
     threads: config["training"]["threads"]
     params:
+        code=library("train_scvi"),
         model=lookup(dpath="scvi", within=config),
         training=lookup(dpath="training", within=config),
         threads=lookup(dpath="training/threads", within=config),
@@ -76,7 +76,6 @@ rule train_scanvi:
         splits="results/{dataset}/data/splits/seed{seed}.tsv.gz",
         genes="results/{dataset}/data/genes/seed{seed}.tsv",
         scvi="results/{dataset}/latent/scvi/seed{seed}.model",
-        code=library("train_scanvi"),
     output:
         latent="results/{dataset}/latent/scanvi/seed{seed}.h5ad",
         model=directory("results/{dataset}/latent/scanvi/seed{seed}.model"),
@@ -89,6 +88,7 @@ rule train_scanvi:
         "../../envs/torch.yaml"
     threads: config["training"]["threads"]
     params:
+        code=library("train_scanvi"),
         model=lookup(dpath="scanvi", within=config),
         training=lookup(dpath="training", within=config),
         threads=lookup(dpath="training/threads", within=config),

@@ -12,7 +12,6 @@ rule plot_qc:
     input:
         metrics="results/{dataset}/data/qc.tsv.gz",
         thresholds="results/{dataset}/data/thresholds.tsv",
-        code=library("plot_qc"),
     output:
         report(
             "results/{dataset}/figures/qc.png",
@@ -24,6 +23,8 @@ rule plot_qc:
         "results/{dataset}/logs/plot_qc.log",
     conda:
         "../../envs/cells.yaml"
+    params:
+        code=library("plot_qc"),
     script:
         "../../scripts/plot_qc.py"
 
@@ -37,7 +38,6 @@ rule plot_training:
             latent=trained(wildcards.dataset),
             seed=config["seeds"],
         ),
-        code=library("plot_training"),
     output:
         report(
             "results/{dataset}/figures/training.png",
@@ -50,6 +50,7 @@ rule plot_training:
     conda:
         "../../envs/cells.yaml"
     params:
+        code=library("plot_training"),
         latents=lambda wildcards: trained(wildcards.dataset),
         seeds=config["seeds"],
     script:
@@ -61,7 +62,6 @@ rule plot_layout:
     input:
         cells="results/{dataset}/data/cells.h5ad",
         layout=f"results/{{dataset}}/cells/{{latent}}/seed{SEED}/{{method}}.h5ad",
-        code=library("plot_layout"),
     output:
         report(
             "results/{dataset}/figures/{method}_{latent}.png",
@@ -74,6 +74,7 @@ rule plot_layout:
     conda:
         "../../envs/cells.yaml"
     params:
+        code=library("plot_layout"),
         max_points=lookup(dpath="report/max_points", within=config),
     script:
         "../../scripts/plot_layout.py"
@@ -92,7 +93,6 @@ rule plot_latents:
             f"results/{wildcards.dataset}/cells/{{latent}}/seed{SEED}/clusters.tsv.gz",
             latent=latents(wildcards.dataset),
         ),
-        code=library("plot_latents"),
     output:
         report(
             "results/{dataset}/figures/latents.png",
@@ -105,6 +105,7 @@ rule plot_latents:
     conda:
         "../../envs/cells.yaml"
     params:
+        code=library("plot_latents"),
         latents=lambda wildcards: latents(wildcards.dataset),
         method=config["layout"]["methods"][0],
         main_resolution=lookup(dpath="clusters/main_resolution", within=config),
@@ -118,7 +119,6 @@ rule plot_comparison:
     input:
         comparison="results/{dataset}/benchmark/comparison.tsv",
         summary="results/{dataset}/benchmark/summary.tsv",
-        code=library("plot_comparison"),
     output:
         report(
             "results/{dataset}/figures/comparison.png",
@@ -130,6 +130,8 @@ rule plot_comparison:
         "results/{dataset}/logs/plot_comparison.log",
     conda:
         "../../envs/cells.yaml"
+    params:
+        code=library("plot_comparison"),
     script:
         "../../scripts/plot_comparison.py"
 
@@ -146,7 +148,6 @@ rule plot_labels:
             seed=config["seeds"],
         ),
         scores="results/{dataset}/labels/scores.tsv",
-        code=library("plot_labels"),
     output:
         report(
             "results/{dataset}/figures/labels.png",
@@ -159,6 +160,7 @@ rule plot_labels:
     conda:
         "../../envs/cells.yaml"
     params:
+        code=library("plot_labels"),
         seeds=config["seeds"],
         classifiers=lambda wildcards: classifiers(wildcards.dataset),
     script:
@@ -188,7 +190,6 @@ rule export_dataset:
             latent=latents(wildcards.dataset),
             method=config["layout"]["methods"],
         ),
-        code=library("export_dataset"),
     output:
         dataset="results/{dataset}/{dataset}.h5ad",
     log:
@@ -196,6 +197,7 @@ rule export_dataset:
     conda:
         "../../envs/cells.yaml"
     params:
+        code=library("export_dataset"),
         latents=lambda wildcards: latents(wildcards.dataset),
         classifiers=lambda wildcards: classifiers(wildcards.dataset),
         methods=config["layout"]["methods"],
@@ -220,7 +222,6 @@ rule write_report:
         removed=report_files("results/{dataset}/data/removed.tsv"),
         cells=report_files("results/{dataset}/data/cells.h5ad"),
         labels=report_files("results/{dataset}/labels/scores.tsv", has_labels),
-        code=library("write_report"),
         template=HERE / "workflow/report/page.html.jinja",
         captions=sorted((HERE / "workflow/report").glob("*.rst")),
     output:
@@ -231,6 +232,7 @@ rule write_report:
     conda:
         "../../envs/cells.yaml"
     params:
+        code=library("write_report"),
         datasets={
             dataset: {
                 "figures": report_figures(dataset),

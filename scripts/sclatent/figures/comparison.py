@@ -4,9 +4,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from sclatent.figures import style
+from sclatent.figures import style, words
 from sclatent.figures.style import plt
-from sclatent.report import words
 
 COSTS = {"wall_seconds": "wall time (s), log scale", "peak_memory_mb": "peak memory (MB)"}
 COLUMNS = 3

@@ -5,10 +5,9 @@ import pandas as pd
 
 from sclatent import files
 from sclatent.data.store import positions
-from sclatent.figures import style
+from sclatent.figures import style, words
 from sclatent.figures.style import plt
 from sclatent.labels.scores import N_BINS
-from sclatent.report import words
 
 SCORES = {"accuracy": "accuracy", "macro_f1": "macro-F1"}
 COLOURS = {"logistic": "#D55E00", "knn": "#56B4E9", "scanvi": "#009E73", "majority": "#888888"}

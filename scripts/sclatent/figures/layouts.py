@@ -8,9 +8,8 @@ import pandas as pd
 
 from sclatent import files
 from sclatent.data.store import UNKNOWN, positions
-from sclatent.figures import style
+from sclatent.figures import style, words
 from sclatent.figures.style import plt
-from sclatent.report import words
 
 WIDTH = 11.0  # inches of a figure, legend included
 LETTER = 0.083  # inches of a letter of the legend

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 
 from sclatent import files
+from sclatent.figures import words
 from sclatent.figures.style import plt
-from sclatent.report import words
 
 TRAIN, VALIDATION, KEPT = "#E69F00", "#0072B2", "#000000"
 SETTLED = 0.1  # share of the epochs that do not set the range of the loss axis

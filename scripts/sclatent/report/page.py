@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 
 from sclatent import files
-from sclatent.report import words
+from sclatent.figures import words
 from sclatent.report.tables import (
     Table,
     comparison_table,

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from sclatent.data.store import UNKNOWN
-from sclatent.report import words
+from sclatent.figures import words
 
 CLASSIFIER_SCORES = {
     "accuracy": "accuracy",

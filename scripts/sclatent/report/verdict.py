@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from sclatent.benchmark.statistics import compare_metric
-from sclatent.report import words
+from sclatent.figures import words
 
 TASKS = {
     "ilisi": ("mixes batches best", "mixing batches"),
