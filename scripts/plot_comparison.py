@@ -2,9 +2,10 @@
 
 from sclatent import files, job
 from sclatent.figures.comparison import plot_comparison
+from sclatent.figures.style import write_figure
 
 job.start(snakemake)
 figure = plot_comparison(
     files.read_table(snakemake.input.comparison), files.read_table(snakemake.input.summary)
 )
-files.write_figure(snakemake.output[0], figure)
+write_figure(snakemake.output[0], figure)

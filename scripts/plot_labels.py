@@ -3,6 +3,7 @@
 from sclatent import files, job
 from sclatent.data.store import read_obs
 from sclatent.figures.labels import plot_labels, read_test_labels
+from sclatent.figures.style import write_figure
 
 job.start(snakemake)
 tested = read_test_labels(
@@ -13,4 +14,4 @@ tested = read_test_labels(
     read_obs(snakemake.input.cells),
 )
 scores = files.read_table(snakemake.input.scores)
-files.write_figure(snakemake.output[0], plot_labels(tested, scores))
+write_figure(snakemake.output[0], plot_labels(tested, scores))

@@ -1,8 +1,9 @@
 """Draw the first layout of every latent by cell type, batch and cluster."""
 
-from sclatent import files, job
+from sclatent import job
 from sclatent.data.store import read_obs
 from sclatent.figures.layouts import plot_latents, read_layouts, read_main_clusters
+from sclatent.figures.style import write_figure
 
 job.start(snakemake)
 names = snakemake.params
@@ -11,4 +12,4 @@ layouts = read_layouts(snakemake.input.layouts, names.latents, obs.index, names.
 clusters = read_main_clusters(
     snakemake.input.clusters, names.latents, obs.index, names.main_resolution
 )
-files.write_figure(snakemake.output[0], plot_latents(layouts, clusters, obs, names.max_points))
+write_figure(snakemake.output[0], plot_latents(layouts, clusters, obs, names.max_points))

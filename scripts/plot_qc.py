@@ -2,8 +2,9 @@
 
 from sclatent import files, job
 from sclatent.figures.qc import plot_qc
+from sclatent.figures.style import write_figure
 
 job.start(snakemake)
 metrics = files.read_table(snakemake.input.metrics)
 thresholds = files.read_table(snakemake.input.thresholds)
-files.write_figure(snakemake.output[0], plot_qc(metrics, thresholds))
+write_figure(snakemake.output[0], plot_qc(metrics, thresholds))

@@ -95,12 +95,3 @@ def write_h5ad(path, adata) -> None:
     """
     with safely(path) as partial:
         adata.write_h5ad(partial, compression="gzip", compression_opts=4)
-
-
-def write_figure(path, figure) -> None:
-    """Write a matplotlib figure as PNG at 150 dots per inch, without dates, and close it."""
-    import matplotlib.pyplot as plt
-
-    with safely(path) as partial:
-        figure.savefig(partial, dpi=150, bbox_inches="tight", metadata={"Software": None})
-    plt.close(figure)

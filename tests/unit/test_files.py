@@ -43,13 +43,3 @@ def test_equal_tables_are_equal_bytes(tmp_path):
 )
 def test_sizes_are_said_for_people(n_bytes, text):
     assert files.size(n_bytes) == text
-
-
-def test_equal_figures_are_equal_bytes(tmp_path):
-    import matplotlib.pyplot as plt
-
-    for name in ("one.png", "two.png"):
-        figure, axis = plt.subplots(figsize=(1, 1))
-        axis.plot([0, 1])
-        files.write_figure(tmp_path / name, figure)
-    assert files.sha256(tmp_path / "one.png") == files.sha256(tmp_path / "two.png")

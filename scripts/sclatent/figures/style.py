@@ -17,6 +17,7 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 
+from sclatent import files
 from sclatent.data.store import UNKNOWN
 
 UNKNOWN_COLOUR = "#D9D9D9"
@@ -101,3 +102,10 @@ def natural(name: str) -> list:
     """Return a key that sorts batch2 before batch10."""
     parts = re.split(r"(\d+)", str(name))
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts]
+
+
+def write_figure(path, figure) -> None:
+    """Write a figure as PNG at 150 dots per inch, without dates, and close it."""
+    with files.safely(path) as partial:
+        figure.savefig(partial, dpi=150, bbox_inches="tight", metadata={"Software": None})
+    plt.close(figure)

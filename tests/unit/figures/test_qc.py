@@ -9,7 +9,7 @@ from sclatent.data.qc import Filters, filter_cells
 from sclatent.data.simulate import Simulation, simulate
 from sclatent.figures import qc
 from sclatent.figures.qc import PANELS, RULES, plot_qc
-from sclatent.figures.style import CUT_COLOUR, plt
+from sclatent.figures.style import CUT_COLOUR, plt, write_figure
 
 
 @pytest.fixture(scope="module")
@@ -80,5 +80,5 @@ def test_any_number_of_batches_is_drawn(n_batches, tmp_path):
     result = filter_cells(adata, replace(Filters(min_genes=20), doublets=False))
     figure = plot_qc(result.metrics, result.thresholds)
     assert len(figure.axes[0].get_xticklabels()) == n_batches
-    files.write_figure(tmp_path / "qc.png", figure)
+    write_figure(tmp_path / "qc.png", figure)
     assert (tmp_path / "qc.png").stat().st_size > 10_000

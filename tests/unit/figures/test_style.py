@@ -5,6 +5,7 @@ import matplotlib.colors
 import numpy as np
 import pytest
 
+from sclatent import files
 from sclatent.figures import style
 
 # Machado et al. 2009, severity 1, on linear RGB.
@@ -80,3 +81,11 @@ def test_a_known_latent_keeps_its_colour_and_a_new_one_gets_another():
 
 def test_no_display_is_needed():
     assert matplotlib.get_backend().lower() == "agg"
+
+
+def test_equal_figures_are_equal_bytes(tmp_path):
+    for name in ("one.png", "two.png"):
+        figure, axis = style.plt.subplots(figsize=(1, 1))
+        axis.plot([0, 1])
+        style.write_figure(tmp_path / name, figure)
+    assert files.sha256(tmp_path / "one.png") == files.sha256(tmp_path / "two.png")
