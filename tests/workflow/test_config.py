@@ -47,6 +47,11 @@ def test_fewer_than_three_layout_seeds_are_refused(workflow):
     assert "layout.seeds" in refused(workflow, {"layout": {"seeds": [0]}})
 
 
+def test_the_main_resolution_is_one_of_the_resolutions(workflow):
+    lines = refused(workflow, {"clusters": {"main_resolution": 3.0}})
+    assert "clusters.main_resolution: it is not among clusters.resolutions" in lines
+
+
 def test_a_dataset_needs_a_source_or_samples(workflow):
     assert "either 'source'" in refused(workflow, {"datasets": {"mine": {"batch": "donor"}}})
 

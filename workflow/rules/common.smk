@@ -3,6 +3,7 @@
 import ast
 import difflib
 import hashlib
+import time
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
@@ -12,6 +13,7 @@ from snakemake.exceptions import WorkflowError
 from snakemake.utils import validate
 
 HERE = Path(workflow.basedir)
+STARTED = time.time()
 SCHEMA = "../schemas/config.schema.yaml"
 NEEDS_LABELS = {"scanvi"}
 
@@ -45,9 +47,15 @@ def check_config():
     with open(HERE / "workflow/schemas/config.schema.yaml") as file:
         checker = jsonschema.Draft202012Validator(yaml.safe_load(file))
     errors = sorted(checker.iter_errors(config), key=lambda error: list(map(str, error.path)))
-    if errors:
-        lines = "\n".join(f"ERROR config: {config_problem(error)}" for error in errors)
-        raise WorkflowError(f"The config has {len(errors)} problem(s).\n{lines}")
+    problems = [config_problem(error) for error in errors]
+    if (
+        not problems
+        and config["clusters"]["main_resolution"] not in config["clusters"]["resolutions"]
+    ):
+        problems = ["clusters.main_resolution: it is not among clusters.resolutions"]
+    if problems:
+        lines = "\n".join(f"ERROR config: {problem}" for problem in problems)
+        raise WorkflowError(f"The config has {len(problems)} problem(s).\n{lines}")
     validate(config, SCHEMA)
 
 
@@ -187,16 +195,18 @@ wildcard_constraints:
 
 
 onsuccess:
-    if Path("results/verdict.txt").is_file():
-        print(Path("results/verdict.txt").read_text())
+    verdict = Path("results/verdict.txt")
+    if verdict.is_file() and verdict.stat().st_mtime >= STARTED:
+        print(verdict.read_text())
 
 
 onerror:
-    failed = [
+    logs = [
         path
-        for path in Path("results").glob("*/logs/**/*.log")
-        if any(line.startswith("ERROR ") for line in path.read_text().splitlines()[-40:])
+        for path in Path("results").glob("**/logs/**/*.log")
+        if path.stat().st_mtime >= STARTED
+        and any(line.startswith("ERROR ") for line in path.read_text().splitlines())
     ]
-    for path in sorted(failed, key=lambda path: path.stat().st_mtime)[-3:]:
+    for path in sorted(logs, key=lambda path: path.stat().st_mtime)[-3:]:
         print(f"\nLast lines of {path}:")
         print("\n".join(path.read_text().splitlines()[-15:]))
