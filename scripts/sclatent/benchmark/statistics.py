@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 BASELINE = "pca"
+LEVEL = 0.05
+"""Largest adjusted p-value of a difference that is called better or worse."""
 COLUMNS = ["mean", "sd", "n_seeds", "difference", "lower", "upper", "p", "verdict", "note"]
 
 
@@ -155,7 +157,8 @@ def summarise(scores: pd.DataFrame, equivalence: float) -> pd.DataFrame:
     DataFrame
         A row per latent and metric: `latent`, `kind`, `metric`, `mean`, `sd`, `n_seeds`,
         `difference`, `lower`, `upper`, `p`, `p_holm` (over the metrics of a latent), `verdict`,
-        `note`.
+        `note`. A difference with `p_holm` above 0.05 is unclear, even where its own interval
+        leaves out 0: of seven metrics one may do so by chance.
     """
     import pandas as pd
 
@@ -170,6 +173,9 @@ def summarise(scores: pd.DataFrame, equivalence: float) -> pd.DataFrame:
             for metric in METRICS
         ]
         p_holm = holm(np.array([row["p"] for row in table], dtype=float))
-        summary.append(pd.DataFrame(table).assign(p_holm=p_holm))
+        table = pd.DataFrame(table).assign(p_holm=p_holm)
+        chance = table["verdict"].isin(["better", "worse"]) & (p_holm > LEVEL)
+        table.loc[chance, "verdict"] = "unclear"
+        summary.append(table)
     summary = pd.concat(summary, ignore_index=True)
     return summary[["latent", "kind", "metric", *COLUMNS[:7], "p_holm", *COLUMNS[7:]]]

@@ -3,7 +3,7 @@
 Rules
 -----
 Best: the highest mean over seeds. It is called best only when it is better than PCA by the verdict
-of the summary (the 95 % interval of the paired difference, over seeds), and latents whose
+of the summary (95 % interval of the paired difference over seeds, and Holm's p), and latents whose
 difference from it is not clear are named beside it. When no latent is better than PCA, that is
 what the sentence says.
 

@@ -134,3 +134,20 @@ def test_the_baseline_controls_and_undefined_metrics_have_no_verdict():
     assert table.loc[("x", "ilisi"), "note"] == "single batch"
     assert table.loc[("x", "ilisi"), "n_seeds"] == 0
     assert table.loc[("x", "nmi"), "verdict"] == "better"
+
+
+def test_one_metric_that_stands_out_by_chance_is_unclear():
+    random = np.random.default_rng(0)
+    rows = []
+    for metric in METRICS:
+        for seed in range(3):
+            base = {"metric": metric, "seed": seed, "scope": "all cells", "n_cells": 100}
+            base |= {"n_rest": 0, "note": ""}
+            rows.append(base | {"latent": "pca", "kind": "latent", "value": 0.5})
+            shift = 0.1 + 0.04 * (seed - 1) if metric == "nmi" else random.normal(0, 0.1)
+            rows.append(base | {"latent": "x", "kind": "latent", "value": 0.5 + shift})
+    table = summarise(pd.DataFrame(rows), 0.02).set_index(["latent", "metric"])
+    found = table.loc[("x", "nmi")]
+    assert found["lower"] > 0
+    assert found["p_holm"] > 0.05
+    assert found["verdict"] == "unclear"
