@@ -24,9 +24,9 @@ import json
 
 import numpy as np
 import pandas as pd
-from scipy import sparse
 
 from sclatent import files
+from sclatent.baselines.pca import log_normalise
 from sclatent.data.store import positions, read_latent
 from sclatent.figures import style
 from sclatent.figures.layouts import read_layout, resolutions
@@ -46,22 +46,6 @@ SLOTS = {
 def slot(latent: str) -> str:
     """Return the key of a latent in obsm, as the ecosystem spells it."""
     return SLOTS.get(latent, f"X_{latent}")
-
-
-def log_normalise(counts: sparse.csr_matrix) -> sparse.csr_matrix:
-    """Return log1p of counts scaled to `TARGET` per cell, float32, with the same pattern.
-
-    Parameters
-    ----------
-    counts
-        Raw counts (B, G). The result shares its indices.
-    """
-    totals = np.asarray(counts.sum(axis=1), dtype=np.float64).ravel()
-    scale = TARGET / np.where(totals > 0, totals, 1)
-    values = np.log1p(counts.data * np.repeat(scale, np.diff(counts.indptr)))
-    return sparse.csr_matrix(
-        (values.astype(np.float32), counts.indices, counts.indptr), shape=counts.shape
-    )
 
 
 def gather(cells, genes, latents, labels, clusters, layouts, main):
@@ -86,7 +70,8 @@ def gather(cells, genes, latents, labels, clusters, layouts, main):
         As the module describes.
     """
     cells.layers["counts"] = cells.X
-    cells.X = log_normalise(cells.X)
+    totals = np.asarray(cells.X.sum(axis=1), dtype=np.float64).ravel()
+    cells.X = log_normalise(cells.X, totals, TARGET)
     cells.uns["log1p"] = {"base": float(np.e)}
     chosen = positions(cells.var_names, files.read_table(genes)["gene"], genes, "the cells", "gene")
     cells.var["highly_variable"] = np.isin(np.arange(cells.n_vars), chosen)
