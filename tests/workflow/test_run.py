@@ -20,9 +20,8 @@ def test_the_exported_dataset_holds_everything(finished):
     counts = adata.layers["counts"]
     assert issparse(counts)
     assert (counts.data == np.round(counts.data)).all()
-    assert {"X_pca", "X_pca_harmony", "X_scVI", "X_scANVI", "X_umap", "X_umap_pca"} <= set(
-        adata.obsm
-    )
+    latents = {"X_pca", "X_pca_harmony", "X_dca", "X_scVI", "X_scANVI"}
+    assert latents | {"X_umap", "X_umap_pca"} <= set(adata.obsm)
     assert {"batch", "cell_type", "leiden", "predicted_scanvi"} <= set(adata.obs)
 
 
@@ -47,7 +46,7 @@ def test_the_comparison_has_every_latent_seed_and_control(finished):
     scores = files.read_table(finished.folder / "results/toy/benchmark/comparison.tsv")
     rows = scores.query("metric == 'knn_accuracy' and kind == 'latent'")
     assert sorted(set(zip(rows["latent"], rows["seed"], strict=True))) == [
-        (latent, seed) for latent in ("harmony", "pca", "scanvi", "scvi") for seed in (0, 1)
+        (latent, seed) for latent in ("dca", "harmony", "pca", "scanvi", "scvi") for seed in (0, 1)
     ]
     assert {"shuffled", "labels"} <= set(scores.query("kind == 'control'")["latent"])
     assert {"wall_seconds", "peak_memory_mb"} <= set(scores["metric"])
@@ -55,7 +54,7 @@ def test_the_comparison_has_every_latent_seed_and_control(finished):
 
 def test_the_kl_weight_of_every_training_ends_at_one(finished):
     curves = list((finished.folder / "results").glob("*/latent/*/seed*.curve.tsv"))
-    assert len(curves) == 6
+    assert len(curves) == 10
     for path in curves:
         curve = pd.read_csv(path, sep="\t")
         assert curve["kl_weight"].iloc[-1] == 1

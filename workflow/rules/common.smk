@@ -163,7 +163,7 @@ def main_latent(dataset):
 
 def trained(dataset):
     """Return the latents of a dataset that have a training curve."""
-    return [latent for latent in latents(dataset) if latent in ("scvi", "scanvi")]
+    return [latent for latent in latents(dataset) if latent in ("dca", "scvi", "scanvi")]
 
 
 def report_figures(dataset):

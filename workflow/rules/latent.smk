@@ -44,6 +44,31 @@ rule correct_harmony:
         "../../scripts/correct_harmony.py"
 
 
+rule train_dca:
+    """Train the deep count autoencoder and keep the bottleneck of each cell."""
+    input:
+        cells="results/{dataset}/data/cells.h5ad",
+        splits="results/{dataset}/data/splits/seed{seed}.tsv.gz",
+        genes="results/{dataset}/data/genes/seed{seed}.tsv",
+    output:
+        latent="results/{dataset}/latent/dca/seed{seed}.h5ad",
+        model=directory("results/{dataset}/latent/dca/seed{seed}.model"),
+        curve="results/{dataset}/latent/dca/seed{seed}.curve.tsv",
+        cost="results/{dataset}/latent/dca/seed{seed}.cost.json",
+    log:
+        "results/{dataset}/logs/train_dca/seed{seed}.log",
+    conda:
+        "../../envs/torch.yaml"
+    threads: config["training"]["threads"]
+    params:
+        code=library("train_dca"),
+        model=lookup(dpath="dca", within=config),
+        training=lookup(dpath="training", within=config),
+        threads=lookup(dpath="training/threads", within=config),
+    script:
+        "../../scripts/train_dca.py"
+
+
 rule train_scvi:
     """Train the variational autoencoder and keep the mean latent state of each cell."""
     input:

@@ -40,7 +40,7 @@ def negative_binomial(entries: Entries, log_rate: Tensor, log_theta: Tensor) -> 
     log_rate
         log mu, (B, G).
     log_theta
-        log theta, (G,).
+        log theta, (G,), or (B, G) where it depends on the cell.
 
     Returns
     -------
@@ -75,6 +75,20 @@ def zero_inflated_negative_binomial(
     return here.sum() - here.view(-1)[place].sum() + counted.sum()
 
 
+def poisson(entries: Entries, log_rate: Tensor) -> Tensor:
+    """Return the Poisson log-likelihood of a minibatch, summed over cells and genes, in nats.
+
+    Parameters
+    ----------
+    entries
+        The non-zero counts.
+    log_rate
+        log mu, (B, G).
+    """
+    x, log_mu = entries.value, log_rate.reshape(-1)[entries.place]
+    return (x * log_mu - log_factorial(x)).sum().float() - log_rate.exp().sum()
+
+
 def nb_zero(log_rate: Tensor, log_theta: Tensor) -> Tensor:
     """Return log p(0) of the negative binomial, (B, G): theta log(theta / (theta + mu))."""
     return -log_theta.exp() * softplus(log_rate - log_theta)
@@ -85,11 +99,13 @@ def nb_correction(entries: Entries, log_rate: Tensor, log_theta: Tensor) -> Tens
 
     The difference of the gamma functions cancels for large theta; it is taken in float64.
     """
-    x, gene = entries.value, entries.gene
+    x, each = entries.value, entries.gene
+    if log_theta.dim() == 2:
+        log_theta, each = log_theta.reshape(-1)[entries.place], slice(None)
     log_mu = log_rate.reshape(-1)[entries.place]
-    power = x * (log_mu - torch.logaddexp(log_mu, log_theta[gene]))
+    power = x * (log_mu - torch.logaddexp(log_mu, log_theta[each]))
     theta = log_theta.double().exp()
-    gammas = torch.lgamma(x + theta[gene]) - torch.lgamma(theta)[gene] - log_factorial(x)
+    gammas = torch.lgamma(x + theta[each]) - torch.lgamma(theta)[each] - log_factorial(x)
     return power + gammas.float()
 
 

@@ -4,7 +4,7 @@
 |---|---|
 | `X` | log1p of the counts scaled to 10,000 per cell, float32 |
 | `layers["counts"]` | the raw counts, int32 |
-| `obsm["X_pca"]`, `X_pca_harmony`, `X_scVI`, `X_scANVI` | the latents; another is `X_<latent>` |
+| `obsm["X_pca"]`, `X_pca_harmony`, `X_dca`, `X_scVI`, `X_scANVI` | latents, else `X_<latent>` |
 | `obsm["X_umap"]`, `obsm["X_umap_<latent>"]` | layouts of the main and of the other latents |
 | `obs["cell_type"]` | the observed label, never a predicted one |
 | `obs["predicted_<classifier>"]`, `..._probability` | the predicted label and its probability |

@@ -8,6 +8,7 @@ from sclatent.models.likelihoods import (
     Entries,
     dispersion_from_moments,
     negative_binomial,
+    poisson,
     zero_inflated_negative_binomial,
 )
 
@@ -46,11 +47,61 @@ def test_the_zero_inflated_negative_binomial_is_the_mixture(logit):
     assert value.item() == pytest.approx(np.log(mixture).sum(), rel=1e-5)
 
 
+@pytest.mark.parametrize("mu", [1e-5, 0.5, 20.0, 1e6])
+def test_the_poisson_equals_scipys(mu):
+    counts = np.array([[0, 1, 2, 7, 60, 2000, 1_000_000]])
+    log_rate = torch.full(counts.shape, np.log(mu), dtype=torch.float32)
+    value = poisson(entries_of(counts), log_rate).item()
+    assert value == pytest.approx(stats.poisson.logpmf(counts, mu).sum(), rel=2e-5)
+
+
+def test_the_poissons_gradients_stay_finite_at_the_extremes():
+    log_rate = torch.tensor([[-11.5, 18.0, 3.0]], requires_grad=True)
+    value = poisson(entries_of(np.array([[1, 0, 1_000_000]])), log_rate)
+    value.backward()
+    assert torch.isfinite(value)
+    assert torch.isfinite(log_rate.grad).all()
+
+
+@pytest.mark.parametrize("inflated", [False, True])
+def test_a_dispersion_per_cell_equals_scipys(inflated):
+    random = np.random.default_rng(0)
+    counts = random.poisson(random.gamma(0.5, 6.0, (8, 5)))
+    mu, theta = random.lognormal(1, 1, (8, 5)), random.lognormal(0, 2, (8, 5))
+    log_rate, log_theta = (torch.tensor(np.log(a), dtype=torch.float32) for a in (mu, theta))
+    expected = stats.nbinom.pmf(counts, theta, theta / (theta + mu))
+    if inflated:
+        logit = torch.tensor(random.normal(0, 2, (8, 5)), dtype=torch.float32)
+        pi = torch.sigmoid(logit).numpy()
+        expected = (counts == 0) * pi + (1 - pi) * expected
+        value = zero_inflated_negative_binomial(entries_of(counts), log_rate, log_theta, logit)
+    else:
+        value = negative_binomial(entries_of(counts), log_rate, log_theta)
+    assert value.item() == pytest.approx(np.log(expected).sum(), rel=1e-5)
+
+
+def test_a_dispersion_per_cell_that_is_the_same_in_all_cells_is_one_per_gene():
+    random = np.random.default_rng(0)
+    counts = random.poisson(2.0, (6, 5))
+    log_rate = torch.tensor(random.normal(0, 1, (6, 5)), dtype=torch.float32)
+    log_theta = torch.tensor(random.normal(0, 1, 5), dtype=torch.float32, requires_grad=True)
+    for shape in ((5,), (6, 5)):
+        each = log_theta.expand(shape)
+        value = negative_binomial(entries_of(counts), log_rate, each)
+        (gradient,) = torch.autograd.grad(value, log_theta)
+        if shape == (5,):
+            first, slope = value, gradient
+    torch.testing.assert_close(value, first)
+    torch.testing.assert_close(gradient, slope)
+
+
+@pytest.mark.parametrize("per_cell", [False, True])
 @pytest.mark.parametrize("theta", [1e-4, 1.0, 1e6])
-def test_values_and_gradients_stay_finite_at_the_extremes(theta):
+def test_values_and_gradients_stay_finite_at_the_extremes(theta, per_cell):
     counts = np.array([[0, 1, 1_000_000]])
     log_rate = torch.tensor([[-30.0, 14.0, 3.0]], requires_grad=True)
-    log_theta = torch.full((3,), np.log(theta), dtype=torch.float32, requires_grad=True)
+    shape = (1, 3) if per_cell else (3,)
+    log_theta = torch.full(shape, np.log(theta), dtype=torch.float32, requires_grad=True)
     logit = torch.tensor([[40.0, -40.0, 0.0]], requires_grad=True)
     value = zero_inflated_negative_binomial(entries_of(counts), log_rate, log_theta, logit)
     value.backward()

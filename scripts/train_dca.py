@@ -1,0 +1,24 @@
+"""Train DCA on the training cells; write the bottleneck of all cells."""
+
+import pandas as pd
+
+from sclatent import files, job
+from sclatent.data.store import read_cells, write_latent
+from sclatent.models.dca import Dca, build_dca, describe_dca
+from sclatent.training.checkpoint import save_model
+from sclatent.training.loader import gather_cells, split_rows
+from sclatent.training.loop import Training, fit, predict
+
+job.start(snakemake)
+seed = int(snakemake.wildcards.seed)
+training = Training(**snakemake.params.training)
+adata = read_cells(
+    snakemake.input.cells, genes=snakemake.input.genes, splits=snakemake.input.splits
+)
+cells, rows = gather_cells(adata, training.device), split_rows(adata)
+model = build_dca(cells, rows.train, Dca(**snakemake.params.model), seed)
+curve = fit(model, cells, rows.train, rows.validation, training, seed)
+write_latent(snakemake.output.latent, predict(model.latent, cells), adata.obs_names)
+save_model(snakemake.output.model, model, describe_dca(model, adata.var_names))
+files.write_table(snakemake.output.curve, pd.DataFrame(curve))
+job.write_cost(snakemake.output.cost)
