@@ -44,6 +44,7 @@ def workflow(root, tmp_path) -> Workflow:
 
 SMALL = {
     "seeds": [0, 1],
+    "latents": ["pca", "harmony", "dca", "scvi", "scanvi"],
     "training": {"n_steps": 20, "minibatch": 64},
     "scanvi": {"n_steps": 10},
     "dca": {"n_latent": 5, "n_hidden": 16},
