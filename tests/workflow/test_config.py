@@ -34,7 +34,7 @@ def test_all_problems_are_said_at_once(workflow):
 def test_clustering_a_layout_is_refused_with_the_reason(workflow):
     lines = refused(workflow, {"clusters": {"space": "umap"}})
     assert re.search(
-        r"clusters.space: clusters are built on the latent; a UMAP .* artefacts", lines
+        r"clusters.space: .umap.: clusters are built on the latent; a UMAP .* artefacts", lines
     )
 
 
@@ -45,6 +45,30 @@ def test_a_dataset_name_that_is_no_folder_name_is_refused(workflow, name):
 
 def test_fewer_than_three_layout_seeds_are_refused(workflow):
     assert "layout.seeds" in refused(workflow, {"layout": {"seeds": [0]}})
+
+
+@pytest.mark.parametrize(
+    ("config", "line"),
+    [
+        ({"seeds": 0}, r"seeds: 0 is not a list, such as \[0, 1\]"),
+        ({"training": {"n_steps": "fifty"}}, "training.n_steps: 'fifty' is not a whole number"),
+        ({"latents": ["pca", "scvii"]}, "latents.1: there is no 'scvii', did you mean 'scvi'"),
+        ({"latents": ["scvi"]}, "latents: .* pca among them"),
+        ({"latents": ["pca"], "main_latent": "scvi"}, "main_latent: scvi is not among latents"),
+        ({"datasets": {"a/b": SOURCE}}, "datasets: 'a/b': a dataset's name"),
+        ({"datasets": {"a": "x.h5ad"}}, "datasets.a: 'x.h5ad'"),
+    ],
+)
+def test_a_wrong_value_is_said_in_plain_words(workflow, config, line):
+    lines = refused(workflow, config).splitlines()
+    assert len(lines) == 1
+    assert re.search(line, lines[0])
+
+
+def test_a_missing_file_is_named_with_its_dataset_and_the_nearest_name(workflow):
+    (workflow.folder / "mine.h5ad").touch()
+    lines = refused(workflow, {"datasets": {"mine": {"source": "mein.h5ad"}}})
+    assert re.search(r"datasets.mine: mein.h5ad does not exist .*did you mean 'mine.h5ad'", lines)
 
 
 def test_the_main_resolution_is_one_of_the_resolutions(workflow):

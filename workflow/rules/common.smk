@@ -18,21 +18,58 @@ SCHEMA = "../schemas/config.schema.yaml"
 NEEDS_LABELS = {"scanvi"}
 
 
+PLAIN = {
+    "array": "a list, such as [0, 1]",
+    "object": "a mapping of keys to values",
+    "integer": "a whole number",
+    "number": "a number",
+    "string": "text",
+    "boolean": "true or false",
+}
+
+
+def similar(name, options):
+    """Return a question after the most similar option, or the list of options."""
+    close = difflib.get_close_matches(str(name), list(map(str, options)), n=1)
+    return f"did you mean '{close[0]}'?" if close else f"there are: {', '.join(map(str, options))}"
+
+
 def config_problem(error):
     """Return one line for a schema error: the key, what is wrong, the nearest valid key."""
     place = ".".join(map(str, error.absolute_path)) or "config"
     if error.validator == "additionalProperties":
         known = error.schema.get("properties", {})
         unknown = sorted(set(error.instance) - set(known))
-        hints = [(key, difflib.get_close_matches(key, known, n=1)) for key in unknown]
         return "; ".join(
-            f"{place}: there is no key '{key}'"
-            + (f", did you mean '{close[0]}'?" if close else f". Keys: {', '.join(known)}")
-            for key, close in hints
+            f"{place}: there is no key '{key}', {similar(key, known)}" for key in unknown
         )
     if "why" in error.schema:
-        return f"{place}: {error.schema['why']}"
+        value = f"'{error.instance}': " if isinstance(error.instance, str) else ""
+        return f"{place}: {value}{error.schema['why']}"
+    if error.validator == "type" and error.validator_value in PLAIN:
+        return f"{place}: {error.instance!r} is not {PLAIN[error.validator_value]}"
+    if error.validator == "enum":
+        options = error.validator_value
+        return f"{place}: there is no '{error.instance}', {similar(error.instance, options)}"
     return f"{place}: {error.message}"
+
+
+def config_conflicts(given):
+    """Return what the schema cannot see: keys that disagree, and files that do not exist."""
+    if config["clusters"]["main_resolution"] not in config["clusters"]["resolutions"]:
+        yield "clusters.main_resolution: it is not among clusters.resolutions"
+    if given.get("main_latent") and config["main_latent"] not in config["latents"]:
+        yield f"main_latent: {config['main_latent']} is not among latents"
+    for dataset in config["datasets"]:
+        paths = [local_path(dataset, *item) for item in sample_sources(dataset)]
+        paths.append(config["datasets"][dataset].get("annotations"))
+        for path in filter(None, paths):
+            if not is_made(dataset, path) and not Path(path).exists():
+                there = sorted(item.name for item in Path(path).parent.glob("*"))
+                hint = similar(Path(path).name, there[:50]) if there else "the folder is not there"
+                yield (
+                    f"datasets.{dataset}: {path} does not exist (paths start at {Path.cwd()}): {hint}"
+                )
 
 
 def check_config():
@@ -42,20 +79,16 @@ def check_config():
     right for settings; for `datasets` the user's list is the whole list.
     """
     given = workflow.config_settings.overwrite_config
-    if isinstance(given, dict) and given.get("datasets"):
+    given = given if isinstance(given, dict) else {}
+    if given.get("datasets"):
         config["datasets"] = given["datasets"]
     with open(HERE / "workflow/schemas/config.schema.yaml") as file:
         checker = jsonschema.Draft202012Validator(yaml.safe_load(file))
     errors = sorted(checker.iter_errors(config), key=lambda error: list(map(str, error.path)))
-    problems = [config_problem(error) for error in errors]
-    if (
-        not problems
-        and config["clusters"]["main_resolution"] not in config["clusters"]["resolutions"]
-    ):
-        problems = ["clusters.main_resolution: it is not among clusters.resolutions"]
+    problems = list(dict.fromkeys(map(config_problem, errors))) or list(config_conflicts(given))
     if problems:
         lines = "\n".join(f"ERROR config: {problem}" for problem in problems)
-        raise WorkflowError(f"The config has {len(problems)} problem(s).\n{lines}")
+        raise WorkflowError(f"The config has problems.\n{lines}")
     validate(config, SCHEMA)
 
 
@@ -117,10 +150,20 @@ def local_path(dataset, sample, source):
     return None if source.startswith("scanpy:") else source
 
 
+def sample_sources(dataset):
+    """Return (sample, source) of each sample of a dataset."""
+    return [(name, sample["source"]) for name, sample in samples(dataset).items()]
+
+
+def is_made(dataset, path):
+    """Say whether a path is made by the workflow itself: downloaded or simulated."""
+    return path.startswith((f"resources/{dataset}/", f"results/{dataset}/"))
+
+
 def sample_files(wildcards):
     """Return the files that a dataset is read from."""
     dataset = wildcards.dataset
-    paths = [local_path(dataset, name, item["source"]) for name, item in samples(dataset).items()]
+    paths = [local_path(dataset, *item) for item in sample_sources(dataset)]
     entry = config["datasets"][dataset]
     return [path for path in (*paths, entry.get("annotations")) if path]
 

@@ -51,6 +51,9 @@ def read_content(path, entry: Entry) -> Content:
         return choose_reader(path, entry)(path)
 
 
+HDF5_SUFFIXES = (".h5ad", ".h5", ".hdf5", ".loom")
+
+
 def choose_reader(path: Path, entry: Entry):
     """Return the function that reads what lies at `path`."""
     if path.is_dir():
@@ -68,7 +71,20 @@ def choose_reader(path: Path, entry: Entry):
         raise InputError(problem(str(path), what, "convert it to h5ad"))
     if path.name.endswith(("matrix.mtx", "matrix.mtx.gz")):
         return read_tenx_matrix
+    if path.suffix in HDF5_SUFFIXES or not path.stat().st_size:
+        start = first_bytes(path)
+        what = f"is not HDF5 but begins with {start!r}" if start else "is empty"
+        fix = (
+            "give the file itself; this may be a table, a web page or a broken copy under its name"
+        )
+        raise InputError(problem(str(path), what, fix))
     return partial(read_text, genes_in_rows=entry.genes_in_rows)
+
+
+def first_bytes(path: Path) -> bytes:
+    """Return how a file begins."""
+    with open(path, "rb") as file:
+        return file.read(40)
 
 
 def folder_reader(path: Path):

@@ -14,7 +14,7 @@ from sclatent.figures.style import plt
 WIDTH = 11.0  # inches of a figure, legend included
 LETTER = 0.083  # inches of a letter of the legend
 LINES = 32  # most entries of a legend
-NOTE = "{} is for viewing; no number in this report is computed from it."
+NOTE = "{} is for viewing; no score or cluster is computed from it."
 
 
 @dataclass(frozen=True)

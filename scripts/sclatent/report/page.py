@@ -4,6 +4,7 @@ Equal results give equal bytes: nothing in the page tells the time or the machin
 """
 
 import base64
+import json
 import platform
 from dataclasses import dataclass
 from importlib import metadata
@@ -108,6 +109,18 @@ def versions() -> dict[str, str]:
     return found
 
 
+def plain(config: dict) -> dict:
+    """Return the config without settings that had no part: the simulator's of real datasets.
+
+    A copy through JSON shares no objects, so that YAML writes no anchors.
+    """
+    config = json.loads(json.dumps(config))
+    for entry in config.get("datasets", {}).values():
+        if entry.get("source") != "simulate":
+            entry.pop("simulate", None)
+    return config
+
+
 def render(template, datasets: list[Dataset], config: dict) -> str:
     """Return the page as HTML; all text from data and config is escaped.
 
@@ -130,7 +143,7 @@ def render(template, datasets: list[Dataset], config: dict) -> str:
     return page.render(
         datasets=datasets,
         metrics=words.METRICS.values(),
-        config=yaml.safe_dump(config, sort_keys=False, allow_unicode=True),
+        config=yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True),
         n_seeds=len(config["seeds"]),
         settings=config["benchmark"],
         versions=versions(),

@@ -47,7 +47,11 @@ class Comparison:
         self.values = comparison
         self.equivalence = equivalence
         self.n_seeds = comparison["seed"].nunique()
-        self.latents = words.ordered(summary["latent"], words.NAMES)
+        latents = summary["latent"]
+        self.one_batch = "single batch" in str(self.rows["note"].get((words.BASELINE, "ilisi"), ""))
+        if self.one_batch:  # then Harmony is PCA, and no competitor of it
+            latents = latents[latents != "harmony"]
+        self.latents = words.ordered(latents, words.NAMES)
         self.metrics = words.ordered(summary.loc[summary["mean"].notna(), "metric"], words.METRICS)
 
     def mean(self, latent: str, metric: str) -> float:
@@ -78,7 +82,9 @@ def best_sentence(dataset: str, scores: Comparison) -> str:
         return f"{dataset}: nothing could be measured."
     missing = [words.metric(task).title for task in TASKS if task not in scores.metrics]
     if missing:
-        parts.append(f"{words.listed(missing)} {'is' if len(missing) == 1 else 'are'} not defined")
+        why = "with one batch Harmony is PCA, and " if scores.one_batch else ""
+        verb = "is" if len(missing) == 1 else "are"
+        parts.append(f"{why}{words.listed(missing)} {verb} not defined")
     return f"{dataset}: {'; '.join(parts)}."
 
 
@@ -129,6 +135,8 @@ def answer(scores: Comparison) -> str:
         return "Needs a VAE? This run cannot say: no count model was trained."
     if not scores.metrics or words.BASELINE not in linear:
         return "Needs a VAE? This run cannot say: nothing could be compared with PCA."
+    if scores.n_seeds < 2:
+        return "Needs a VAE? One seed cannot say: intervals need several, such as seeds: [0, 1, 2]."
     outcome = {
         (model, metric): standing([scores.verdict(model, other, metric) for other in linear])
         for model in models
@@ -170,7 +178,7 @@ def gained(models, metrics, outcome) -> list[str]:
     sentences = []
     for model in models:
         ahead, behind = (
-            [words.metric(metric).title for metric in metrics if outcome[model, metric] == state]
+            [named(metric) for metric in metrics if outcome[model, metric] == state]
             for state in ("ahead", "behind")
         )
         if not ahead:
@@ -181,23 +189,31 @@ def gained(models, metrics, outcome) -> list[str]:
     return sentences
 
 
+def named(metric: str) -> str:
+    """Return a metric's name, with what to bear in mind."""
+    title = words.metric(metric).title
+    return f"{title} (which favours PCA by construction)" if metric == "preservation" else title
+
+
 def enough(scores: Comparison, linear: list[str]) -> str:
-    """Say which linear latent suffices."""
+    """Say which linear latent suffices, as far as the verdicts go."""
     if "harmony" not in linear:
-        return "PCA is enough until a gain is shown."
+        return "Until a gain is shown, PCA is the simpler choice."
     found = {metric: scores.verdict("harmony", words.BASELINE, metric) for metric in scores.metrics}
-    better, worse = (
+    better, worse, unclear = (
         [words.metric(metric).title for metric, verdict in found.items() if verdict == word]
-        for word in ("better", "worse")
+        for word in ("better", "worse", "unclear")
     )
-    if not better:
-        return "PCA alone is enough: Harmony is not shown to be better than it either."
-    if not worse:
+    if better and not worse:
         return f"Harmony is enough, and better than PCA at {words.listed(better)}."
-    return (
-        f"Of the simple ones, Harmony is better than PCA at {words.listed(better)}, "
-        f"and worse at {words.listed(worse)}."
-    )
+    if better:
+        return (
+            f"Of the simple ones, Harmony is better than PCA at {words.listed(better)}, "
+            f"and worse at {words.listed(worse)}."
+        )
+    if unclear:
+        return f"Whether Harmony is better than PCA stays open at {words.listed(unclear)}."
+    return "PCA alone is enough: Harmony is no better."
 
 
 def sentences(dataset: str, scores: Comparison) -> tuple[str, str]:

@@ -143,7 +143,7 @@ def test_a_truncated_file_is_refused_by_name(share, tmp_path):
     path = write("h5ad", tmp_path)
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
-    with pytest.raises(InputError, match=r"counts.h5ad.*cannot be read"):
+    with pytest.raises(InputError, match=r"counts.h5ad.*(cannot be read|is empty)"):
         read_content(path, Entry()).matrices["X"]()
 
 

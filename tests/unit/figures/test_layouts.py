@@ -44,7 +44,7 @@ def test_trustworthiness_is_printed_on_every_column(figure):
 
 
 def test_the_footer_says_what_a_layout_is_for(figure):
-    assert "no number in this report is computed from it" in figure.get_supxlabel()
+    assert "no score or cluster is computed from it" in figure.get_supxlabel()
 
 
 def test_colours_are_those_of_the_legend_and_of_all_figures(figure):
