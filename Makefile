@@ -21,7 +21,7 @@ run: .venv/ready
 
 test: .venv/ready
 	@echo "sclatent: running the tests"
-	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist loadgroup $(ARGS)
+	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 check: .venv/ready
 	.venv/bin/ruff format --check .

@@ -1,5 +1,6 @@
 """Runs of the real Snakefile in a folder of their own."""
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -22,7 +23,7 @@ class Workflow:
         command = [sys.executable, "-m", "snakemake", "--snakefile", str(self.root / "Snakefile")]
         command += ["--directory", str(self.folder), "--cores", "2", *arguments]
         if config is not None:
-            path = self.folder / "my.yaml"
+            path = self.folder / f"my{os.getpid()}.yaml"
             path.write_text(yaml.safe_dump(config))
             command += ["--configfile", str(path)]
         environment = {**os.environ, "PYTHONWARNINGS": "default"}
@@ -69,7 +70,11 @@ def finished(root, tmp_path_factory) -> Workflow:
     import numpy as np
     import pandas as pd
 
-    folder = tmp_path_factory.mktemp("finished")
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    folder = shared / "finished"
+    folder.mkdir(exist_ok=True)
     random = np.random.default_rng(0)
     rate = np.exp(random.normal(0, 1, (3, 150)))[random.integers(0, 3, 200)]
     table = pd.DataFrame(
@@ -77,7 +82,6 @@ def finished(root, tmp_path_factory) -> Workflow:
         index=[f"cell{number}" for number in range(200)],
         columns=[f"gene{number}" for number in range(150)],
     )
-    table.to_csv(folder / "plain.csv")
     simulate = {"n_cells": 400, "n_genes": 300, "n_batches": 2, "n_types": 3}
     config = {
         **SMALL,
@@ -87,8 +91,13 @@ def finished(root, tmp_path_factory) -> Workflow:
         },
     }
     workflow = Workflow(root, folder)
-    result = workflow.run(config=config)
-    assert result.returncode == 0, result.stdout[-6000:]
-    (folder / "terminal.txt").write_text(result.stdout)
     workflow.config = config
+    # The first worker runs, the others wait and use what it made.
+    with open(shared / "finished.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "terminal.txt").exists():
+            table.to_csv(folder / "plain.csv")
+            result = workflow.run(config=config)
+            assert result.returncode == 0, result.stdout[-6000:]
+            (folder / "terminal.txt").write_text(result.stdout)
     return workflow

@@ -9,10 +9,7 @@ from scipy.sparse import issparse
 
 from sclatent import files
 
-pytestmark = [
-    pytest.mark.workflow,
-    pytest.mark.xdist_group("finished"),
-]
+pytestmark = pytest.mark.workflow
 
 
 def test_the_exported_dataset_holds_everything(finished):
@@ -79,7 +76,8 @@ def test_training_shows_epochs_losses_and_time_left_in_terminal_and_log(finished
 
 
 def test_a_finished_run_has_nothing_to_do(finished):
-    (finished.folder / "my.yaml").touch()
+    for path in finished.folder.glob("my*.yaml"):
+        path.touch()
     result = finished.run("-n", config=finished.config)
     assert "Nothing to be done" in result.stdout, result.stdout[-3000:]
 
