@@ -12,9 +12,10 @@ The decoder sees the batch, so the latent need not carry it. Training maximises:
 
 Letters for shapes: B cells of a minibatch, G genes, L latent dimensions, S batches.
 
-Differences from the paper: the library size is observed and the likelihood NB by default, as in
-scvi-tools. Differences from scvi-tools: theta and the decoder's bias start from the data's
-moments, and the library size is the total over the genes that the model sees, here as there.
+Differences from the paper: the library size is observed, as in scvi-tools, and the likelihood is NB
+by default, where both have ZINB. Further differences from scvi-tools: 30 latent dimensions by
+default, not 10; theta and the decoder's bias start from the data's moments. The library size is the
+total over the genes that the model sees, here as there.
 """
 
 from dataclasses import asdict, dataclass
