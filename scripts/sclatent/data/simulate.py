@@ -1,8 +1,8 @@
 """Simulate counts of which the truth is known: negative binomial, in the manner of Splat.
 
-The model, for cell b of type t in batch s of group r, and gene g:
+The model, for cell b of type t in batch s of group r and level l of the covariate, and gene g:
 
-    share[b, g] ∝ base[g] · exp(type[t, g] + batch[s, g] + group[r, g] + dying[b, g])
+    share[b, g] ∝ base[g] · exp(type[t, g] + batch[s, g] + group[r, g] + level[l, g] + dying[b, g])
     mu[b, g]    = library[b] · share[b, g]
     count[b, g] ~ Poisson(Gamma(theta[g], mu[b, g] / theta[g])), then zeroed with rate `dropout`
 
@@ -31,7 +31,10 @@ from sclatent.errors import InputError, problem
 if TYPE_CHECKING:
     from anndata import AnnData
 
-STREAMS = ("base", "theta", "type", "batch", "group", "mixture", "library", "dying", "label")
+STREAMS = (  # a place is the seed of a stream: new ones come last
+    *("base", "theta", "type", "batch", "group", "mixture", "library", "dying", "label"),
+    *("counts", "covariate", "level"),
+)
 TAIL = 0.6  # shape of the Gamma distribution of base shares, as Splat estimates it from real data
 RELATED = 0.8  # share of a type's differential genes that its relative has in common
 THETA_SPREAD = 0.5  # standard deviation of log theta over genes
@@ -64,6 +67,7 @@ class Simulation:
     de_share: float = 0.15
     batch_strength: float = 0.2
     group_strength: float = 0.0
+    covariate_strength: float = 0.0
     library_size: float = 2000
     library_spread: float = 0.4
     dispersion: float = 3.0
@@ -92,7 +96,9 @@ def simulate(settings: Simulation) -> AnnData:
         `unlabelled`), `true_cell_type`, `true_group`, `true_library_size` (expected counts before
         dropout), `true_quality` ("good" or "dying"). var: `true_share` (base, sums to 1),
         `true_theta`. varm: `true_log_fold_change` (G, types) and `true_batch_effect`
-        (G, batches; with the group's), data frames with named columns, natural logarithms.
+        (G, batches; with the group's), data frames with named columns, natural logarithms. With a
+        `covariate_strength` also obs `protocol`, of two levels drawn for each cell whatever its
+        batch and type, and varm `true_covariate_effect` (G, 2).
     """
     import anndata
     import pandas as pd
@@ -106,6 +112,9 @@ def simulate(settings: Simulation) -> AnnData:
         "true_log_fold_change": pd.DataFrame(effects["type"], genes.index, types),
         "true_batch_effect": pd.DataFrame(effects["batch"], genes.index, batches),
     }
+    if settings.covariate_strength:
+        levels = obs["protocol"].cat.categories
+        varm["true_covariate_effect"] = pd.DataFrame(effects["covariate"], genes.index, levels)
     print(
         f"simulated {settings.n_cells:,} cells x {settings.n_genes:,} genes, {len(types)} types in "
         f"{len(batches)} batches; {1 - counts.nnz / np.prod(counts.shape):.0%} zeros, "
@@ -137,7 +146,11 @@ def gene_table(settings: Simulation):
 
 
 def draw_effects(settings: Simulation, genes) -> dict[str, np.ndarray]:
-    """Return log fold changes of types (G, types) and batches with their groups (G, batches)."""
+    """Return log fold changes.
+
+    Of types (G, types), of batches with their groups (G, batches), and of the covariate's levels
+    (G, 2), which lie as far above as below zero.
+    """
     shape = (len(genes), settings.n_types)
     relatives = np.arange(settings.n_types) // 2
     rng = settings.stream("type")
@@ -147,10 +160,12 @@ def draw_effects(settings: Simulation, genes) -> dict[str, np.ndarray]:
     types = (shared * in_shared)[:, relatives] + own * in_own
     groups = deviations(settings.stream("group"), len(genes), settings.n_groups)
     batches = deviations(settings.stream("batch"), len(genes), settings.n_batches)
+    between = settings.stream("covariate").normal(size=(len(genes), 1))
     return {
         "type": settings.type_strength * types,
         "batch": settings.batch_strength * batches
         + settings.group_strength * groups[:, group_of_batch(settings)],
+        "covariate": settings.covariate_strength * between * [-0.5, 0.5],
     }
 
 
@@ -166,7 +181,7 @@ def group_of_batch(settings: Simulation) -> np.ndarray:
 
 
 def draw_cells(settings: Simulation):
-    """Return obs, and the codes of type and batch and whether the cell is dying, each (B,)."""
+    """Return obs, and the codes of type, batch, covariate and whether the cell is dying (B,)."""
     import pandas as pd
 
     n, rng = settings.n_cells, settings.stream("mixture")
@@ -188,9 +203,12 @@ def draw_cells(settings: Simulation):
         "true_group": np.array(names("group", settings.n_groups))[group_of_batch(settings)][batch],
         "true_quality": np.where(dying, "dying", "good"),
     }
+    level = settings.stream("level").integers(2, size=n)
+    if settings.covariate_strength:
+        columns["protocol"] = np.array(names("protocol", 2), dtype=object)[level]
     obs = pd.DataFrame(columns, index=names("cell", n)).astype("category")
     obs["true_library_size"] = library
-    return obs, {"type": kind, "batch": batch, "dying": dying}
+    return obs, {"type": kind, "batch": batch, "covariate": level, "dying": dying}
 
 
 def draw_counts(settings: Simulation, genes, effects, obs, codes):
@@ -206,10 +224,12 @@ def draw_counts(settings: Simulation, genes, effects, obs, codes):
         rows = slice(start, start + step)
         share = log_base + effects["type"].T[codes["type"][rows]]  # (block, G)
         share += effects["batch"].T[codes["batch"][rows]]
+        if settings.covariate_strength:
+            share += effects["covariate"].T[codes["covariate"][rows]]
         share += np.outer(codes["dying"][rows], is_mt * np.log(DYING_MT))
         np.exp(share, out=share)
         mu = share * (library[rows] / share.sum(axis=1))[:, None]
-        rng = np.random.default_rng([settings.seed, len(STREAMS), start])
+        rng = settings.stream("counts", start)
         drawn = rng.poisson(rng.gamma(theta, mu / theta))
         if settings.dropout:
             drawn[rng.random(drawn.shape) < settings.dropout] = 0

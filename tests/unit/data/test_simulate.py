@@ -1,3 +1,4 @@
+import hashlib
 from dataclasses import fields, replace
 
 import numpy as np
@@ -109,6 +110,50 @@ def test_batches_of_one_group_are_alike():
 @pytest.mark.parametrize("change", [{"n_groups": 2}, {"group_strength": 0.7}])
 def test_one_group_or_no_strength_of_groups_changes_nothing(change):
     assert (simulate(SMALL).X != simulate(replace(SMALL, **change)).X).nnz == 0
+
+
+def test_without_a_covariate_the_random_stream_is_the_one_it_always_was():
+    adata = simulate(SMALL)
+    parts = (adata.X.data, adata.X.indices, adata.X.indptr)
+    content = b"".join(part.astype("<i4").tobytes() for part in parts)
+    assert hashlib.sha256(content).hexdigest().startswith("5f32906ffb4b49701ec2025af91c6de5")
+    assert "protocol" not in adata.obs
+    assert "true_covariate_effect" not in adata.varm
+
+
+def test_the_covariate_changes_nothing_but_the_counts():
+    plain, planted = simulate(SMALL), simulate(replace(SMALL, covariate_strength=0.5))
+    assert (plain.X != planted.X).nnz > 0
+    assert set(planted.obs) - set(plain.obs) == {"protocol"}
+    assert planted.obs[list(plain.obs)].equals(plain.obs)
+    assert planted.var.equals(plain.var)
+    for name in plain.varm:
+        assert planted.varm[name].equals(plain.varm[name])
+
+
+def test_the_effect_of_the_covariate_has_the_strength_asked_for_and_is_in_the_counts():
+    settings = replace(PLAIN, n_cells=4000, n_genes=1000, covariate_strength=0.6)
+    adata = simulate(replace(settings, type_strength=0.0, library_size=5000))
+    effect = adata.varm["true_covariate_effect"]
+    assert list(effect.columns) == list(adata.obs["protocol"].cat.categories)
+    true = (effect["protocol2"] - effect["protocol1"]).to_numpy()
+    assert np.std(true) == pytest.approx(0.6, rel=0.1)
+    np.testing.assert_array_equal(effect.mean(axis=1), 0)
+    second = (adata.obs["protocol"] == "protocol2").to_numpy()
+    counts = dense(adata)
+    seen = counts.mean(axis=0) > 1
+    found = np.log(counts[second].mean(axis=0)[seen] / counts[~second].mean(axis=0)[seen])
+    slope, _ = np.polyfit(true[seen], found, 1)
+    assert slope == pytest.approx(1, abs=0.05)
+    assert np.corrcoef(true[seen], found)[0, 1] > 0.95
+
+
+def test_the_covariate_is_drawn_whatever_the_batch_and_the_type():
+    obs = simulate(replace(SMALL, n_cells=4000, covariate_strength=0.5)).obs
+    for other in ("batch", "true_cell_type", "true_quality"):
+        table = obs.groupby(["protocol", other], observed=True).size().unstack()
+        assert scipy.stats.chi2_contingency(table).pvalue > 0.001
+    assert obs["protocol"].value_counts(normalize=True).min() > 0.45
 
 
 def test_more_groups_than_batches_are_refused():
