@@ -194,15 +194,22 @@ def check_labels(
 
 def rename_columns(obs: pd.DataFrame, entry: Entry, batch, labels) -> pd.DataFrame:
     """Return obs with `batch` and `cell_type`; other columns of these names are kept aside."""
-    taken = {
-        column: f"original_{column}"
-        for column, configured in (("batch", entry.batch), ("cell_type", entry.cell_type))
-        if column in obs and configured != column
-    }
-    obs = obs.rename(columns=taken)
+    configured = {"batch": entry.batch, "cell_type": entry.cell_type}
+    obs = set_aside(obs, [column for column, given in configured.items() if given != column])
     obs["batch"], obs["cell_type"] = pd.Categorical(batch), pd.Categorical(labels)
     for column in obs.select_dtypes("category").columns:
         obs[column] = obs[column].cat.remove_unused_categories()
     for column in obs.select_dtypes("object").columns:
         obs[column] = pd.Categorical(as_text(obs[column]))
     return obs
+
+
+def set_aside(obs: pd.DataFrame, names) -> pd.DataFrame:
+    """Return obs with its columns of these names called `original_<name>`, and say so."""
+    renamed = {}
+    for column in (name for name in names if name in obs):
+        renamed[column] = f"original_{column}"
+        while renamed[column] in obs:
+            renamed[column] = f"original_{renamed[column]}"
+        print(f"the column '{column}' that came with the data is kept as '{renamed[column]}'")
+    return obs.rename(columns=renamed)

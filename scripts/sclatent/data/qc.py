@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from sclatent.data.columns import set_aside
+from sclatent.data.covariates import check_kept
 from sclatent.data.doublets import find_doublets
 from sclatent.errors import InputError, problem
 
@@ -91,13 +93,14 @@ def filter_cells(adata: AnnData, filters: Filters) -> Filtered:
     Returns
     -------
     Filtered
-        `cells` has the metrics in obs. In `metrics`, a removed cell's `reason` is the first rule
-        that removes it.
+        `cells` has the metrics in obs; own columns of these names become `original_*`. In
+        `metrics`, a removed cell's `reason` is the first rule that removes it.
 
     Raises
     ------
     InputError
-        When no cell or no gene is left, with the number of cells that each rule removed.
+        When no cell or no gene is left, with the number of cells that each rule removed; when a
+        metric that is a covariate has missing values or is the same in every cell kept.
     """
     metrics = cell_metrics(adata.X, adata.var_names)
     batch = adata.obs["batch"].astype(str).to_numpy()
@@ -112,8 +115,7 @@ def filter_cells(adata: AnnData, filters: Filters) -> Filtered:
     removed = count_removed(batch, reason)
     report(removed)
     cells = keep(adata, kept, removed, filters)
-    cells.obs[list(metrics)] = metrics.to_numpy()[kept]
-    cells.obs = cells.obs.astype(dict.fromkeys(METRICS[:2], int))
+    add_metrics(cells, metrics[kept])
     metrics.insert(0, "batch", batch)
     metrics.insert(0, "cell", np.asarray(adata.obs_names))
     return Filtered(cells, metrics.assign(kept=kept, reason=reason), bounds, removed)
@@ -260,3 +262,11 @@ def keep(adata: AnnData, kept: np.ndarray, removed: pd.DataFrame, filters: Filte
     for name in cells.obs.select_dtypes("category"):
         cells.obs[name] = cells.obs[name].cat.remove_unused_categories()
     return cells
+
+
+def add_metrics(cells: AnnData, metrics: pd.DataFrame) -> None:
+    """Put the metrics of the cells kept into their obs, and check the covariates of these cells."""
+    cells.obs = set_aside(cells.obs, metrics.columns)
+    cells.obs[list(metrics)] = metrics.to_numpy()
+    cells.obs = cells.obs.astype(dict.fromkeys(METRICS[:2], int))
+    check_kept(cells)

@@ -25,6 +25,8 @@ class Entry:
         Columns of obs and the values to keep.
     hidden_batches : list of str
         Batches whose labels are hidden.
+    categorical_covariates, continuous_covariates : list of str
+        Columns of obs that a model may know beside the batch.
     simulate : dict
         Settings of the simulator.
     """
@@ -42,6 +44,8 @@ class Entry:
     genes_in_rows: bool = False
     keep: dict = field(default_factory=dict)
     hidden_batches: tuple = ()
+    categorical_covariates: tuple = ()
+    continuous_covariates: tuple = ()
     simulate: dict = field(default_factory=dict)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from sclatent.data import columns, contract
+from sclatent.data import columns, contract, covariates, store
 from sclatent.data.archives import extract, find_samples, is_archive
 from sclatent.data.content import Content
 from sclatent.data.embedded import PREFIX, read_embedded
@@ -44,7 +44,8 @@ def read_dataset(name: str, entry: Entry, samples: dict[str, str], limits: Limit
     -------
     AnnData
         X the counts (n_cells, n_genes), CSR int32 in canonical form; obs with the categories
-        `batch` and `cell_type`; cells in the order of the files.
+        `batch` and `cell_type` and the columns of the covariates; their names in
+        uns["covariates"], as `store.covariates` reads them; cells in the order of the files.
 
     Raises
     ------
@@ -61,6 +62,7 @@ def read_dataset(name: str, entry: Entry, samples: dict[str, str], limits: Limit
     adata = join_counts(parts, name)
     adata = adata if kept.all() else adata[kept].copy()
     adata.obs = obs
+    adata.uns["covariates"] = covariates.names_in(entry)
     report(adata)
     return adata
 
@@ -188,7 +190,7 @@ def complete(entry: Entry, obs: pd.DataFrame) -> Entry:
 def name_cells(
     obs: pd.DataFrame, entry: Entry, limits: Limits, name: str, problems: list[str]
 ) -> tuple[np.ndarray, pd.DataFrame]:
-    """Return which cells to keep, and their obs with `batch` and `cell_type`."""
+    """Return which cells to keep, and their obs with `batch`, `cell_type` and covariates."""
     if entry.annotations:
         obs = columns.join_annotations(obs, entry.annotations, problems)
     kept = columns.kept_cells(obs, entry, name, problems)
@@ -200,15 +202,22 @@ def name_cells(
     batch, large = columns.treat_small_batches(batch, limits, name, problems)
     obs, batch, labels = obs[large], batch[large], labels[large]
     columns.check_labels(labels, batch, entry, name, problems)
+    found = covariates.read_covariates(obs, batch, labels, entry, name, problems)
     kept[kept] = large
-    return kept, columns.rename_columns(obs, entry, batch, labels)
+    obs = columns.rename_columns(obs, entry, batch, labels)
+    for column, values in found.items():
+        obs[column] = values
+    return kept, obs
 
 
 def report(adata) -> None:
     """Print what was read in numbers."""
-    for column in ("batch", "cell_type"):
+    categorical, continuous = store.covariates(adata)
+    for column in ("batch", "cell_type", *categorical):
         sizes = adata.obs[column].value_counts().sort_index()
         print(f"{column}: {', '.join(f'{key} {size:,}' for key, size in sizes.items())}")
+    for column in (column for column in continuous if column not in store.QC_METRICS):
+        print(f"{column}: {adata.obs[column].min():.6g} to {adata.obs[column].max():.6g}")
     empty = int(np.count_nonzero(np.diff(adata.X.indptr) == 0))
     if empty:
         print(f"WARNING {empty:,} cells have no counts at all; quality control removes them")

@@ -20,6 +20,12 @@ if TYPE_CHECKING:
 UNKNOWN = "Unknown"
 """The label of a cell that has none."""
 
+QC_METRICS = (
+    *("total_counts", "n_genes_by_counts", "pct_counts_mt", "pct_counts_ribo"),
+    "doublet_score",
+)
+"""The columns of obs that quality control writes."""
+
 
 def read_cells(
     path: str | PathLike, genes: str | PathLike | None = None, splits: str | PathLike | None = None
@@ -29,7 +35,8 @@ def read_cells(
     Parameters
     ----------
     path
-        An h5ad with raw counts in X (B, G), and obs `batch` and `cell_type`.
+        An h5ad with raw counts in X (B, G), obs `batch` and `cell_type`, and the columns that
+        `covariates` names.
     genes
         A table with a column `gene`; X keeps these genes, in the order of the table.
     splits
@@ -62,6 +69,20 @@ def read_cells(
     adata.X = adata.X.tocsr().astype(np.int32, copy=False)
     adata.X.sort_indices()
     return adata
+
+
+def covariates(adata: AnnData) -> tuple[list[str], list[str]]:
+    """Return the names of the categorical and of the continuous covariates.
+
+    They are columns of obs: categories of text, and finite float64 values; no cell lacks one.
+    Both lists are empty for a dataset that names none, also in a file that does not say so.
+    """
+    named = adata.uns.get("covariates", {})
+    categorical, continuous = (
+        [str(column) for column in np.ravel(named.get(kind, []))]
+        for kind in ("categorical", "continuous")
+    )
+    return categorical, continuous
 
 
 def read_obs(path: str | PathLike) -> DataFrame:

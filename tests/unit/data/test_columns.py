@@ -198,3 +198,11 @@ def test_other_columns_of_the_same_names_are_kept_aside_and_unused_categories_go
         done, Entry(batch="batch", cell_type="cell_type"), done["batch"], done["cell_type"]
     )
     assert set(again.columns) == set(done.columns)
+
+
+def test_a_column_kept_aside_never_takes_the_place_of_another(capsys):
+    obs = table(batch=["run1", "run2"], original_batch=["x", "y"], donor=["a", "b"])
+    done = columns.rename_columns(obs, Entry(batch="donor"), obs["donor"], ["T", "B"])
+    assert done["original_batch"].tolist() == ["x", "y"]
+    assert done["original_original_batch"].tolist() == ["run1", "run2"]
+    assert "'batch' that came with the data is kept as 'orig" in capsys.readouterr().out

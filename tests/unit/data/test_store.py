@@ -5,7 +5,7 @@ import pytest
 import scipy.sparse as sp
 
 from sclatent import files
-from sclatent.data.store import read_cells, read_latent, write_latent
+from sclatent.data.store import covariates, read_cells, read_latent, write_latent
 from sclatent.errors import InputError
 
 CELLS = ["c1", "c2", "c3"]
@@ -52,6 +52,19 @@ def test_a_missing_gene_is_an_error_that_names_it(stored):
     files.write_text(folder / "genes.tsv", "gene\ng1\nnope\n")
     with pytest.raises(InputError, match="such as 'nope'"):
         read_cells(folder / "cells.h5ad", genes=folder / "genes.tsv")
+
+
+@pytest.mark.parametrize(("one", "other"), [([], []), (["sex"], []), (["a b", "ü"], ["age"])])
+def test_the_names_of_covariates_come_back_as_plain_lists(stored, one, other):
+    folder, _ = stored
+    adata = read_cells(folder / "cells.h5ad")
+    assert covariates(adata) == ([], [])
+    adata.uns["covariates"] = {"categorical": one, "continuous": other}
+    assert covariates(adata) == (one, other)
+    files.write_h5ad(folder / "again.h5ad", adata)
+    again = covariates(read_cells(folder / "again.h5ad"))
+    assert again == (one, other)
+    assert all(type(name) is str for names in again for name in names)
 
 
 def test_a_latent_comes_back_in_any_order(tmp_path):
