@@ -4,10 +4,11 @@ import pandas as pd
 
 from sclatent import files, job
 from sclatent.data.store import read_cells, write_latent
-from sclatent.models.dca import Dca, build_dca, describe_dca
-from sclatent.training.checkpoint import save_model
+from sclatent.models import saved
+from sclatent.models.dca import Dca, build_dca
 from sclatent.training.loader import gather_cells, split_rows
-from sclatent.training.loop import Training, fit, predict
+from sclatent.training.loop import fit, predict
+from sclatent.training.plan import Training
 
 job.start(snakemake)
 seed = int(snakemake.wildcards.seed)
@@ -19,6 +20,6 @@ cells, rows = gather_cells(adata, training.device), split_rows(adata)
 model = build_dca(cells, rows.train, Dca(**snakemake.params.model), seed)
 curve = fit(model, cells, rows.train, rows.validation, training, seed)
 write_latent(snakemake.output.latent, predict(model.latent, cells), adata.obs_names)
-save_model(snakemake.output.model, model, describe_dca(model, adata.var_names))
+saved.save(snakemake.output.model, model, adata.var_names, cells)
 files.write_table(snakemake.output.curve, pd.DataFrame(curve))
 job.write_cost(snakemake.output.cost)

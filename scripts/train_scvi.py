@@ -4,21 +4,23 @@ import pandas as pd
 
 from sclatent import files, job
 from sclatent.data.store import read_cells, write_latent
-from sclatent.models.scvi import Scvi, build_scvi, describe_scvi
-from sclatent.training.checkpoint import save_model
+from sclatent.models import saved
+from sclatent.models.scvi import Scvi, build_scvi
 from sclatent.training.loader import gather_cells, split_rows
-from sclatent.training.loop import Training, fit, predict
+from sclatent.training.loop import fit, predict
+from sclatent.training.plan import Training
 
 job.start(snakemake)
 seed = int(snakemake.wildcards.seed)
-training = Training(**snakemake.params.training)
+settings, training = Scvi(**snakemake.params.model), Training(**snakemake.params.training)
 adata = read_cells(
     snakemake.input.cells, genes=snakemake.input.genes, splits=snakemake.input.splits
 )
-cells, rows = gather_cells(adata, training.device), split_rows(adata)
-model = build_scvi(cells, rows.train, Scvi(**snakemake.params.model), seed)
+min_cells = settings.needs_labels * snakemake.params.min_cells_per_label
+cells, rows = gather_cells(adata, training.device, min_cells), split_rows(adata)
+model = build_scvi(cells, rows.train, settings, seed)
 curve = fit(model, cells, rows.train, rows.validation, training, seed)
 write_latent(snakemake.output.latent, predict(model.latent, cells), adata.obs_names)
-save_model(snakemake.output.model, model, describe_scvi(model, adata.var_names, cells.batches))
+saved.save(snakemake.output.model, model, adata.var_names, cells)
 files.write_table(snakemake.output.curve, pd.DataFrame(curve))
 job.write_cost(snakemake.output.cost)

@@ -47,7 +47,7 @@ SMALL = {
     "seeds": [0, 1],
     "latents": ["pca", "harmony", "dca", "scvi", "scanvi"],
     "training": {"n_steps": 20, "minibatch": 64},
-    "scanvi": {"n_steps": 10},
+    "scanvi": {"training": {"n_steps": 10}},
     "dca": {"n_latent": 5, "n_hidden": 16},
     "scvi": {"n_latent": 5, "n_hidden": 16},
     "pca": {"n_components": 5},

@@ -1,6 +1,7 @@
 """What the rules share: the checked config, its lookups, and what the user reads at the end."""
 
 import ast
+import copy
 import difflib
 import hashlib
 import time
@@ -10,13 +11,12 @@ from urllib.parse import unquote, urlparse
 import jsonschema
 import yaml
 from snakemake.exceptions import WorkflowError
-from snakemake.utils import validate
+from snakemake.utils import update_config, validate
 
 HERE = Path(workflow.basedir)
 STARTED = time.time()
 SCHEMA = "../schemas/config.schema.yaml"
-NEEDS_LABELS = {"scanvi"}
-
+MODELS = ("dca", "scvi", "scanvi")
 
 PLAIN = {
     "array": "a list, such as [0, 1]",
@@ -34,9 +34,9 @@ def similar(name, options):
     return f"did you mean '{close[0]}'?" if close else f"there are: {', '.join(map(str, options))}"
 
 
-def config_problem(error):
+def config_problem(error, inside=""):
     """Return one line for a schema error: the key, what is wrong, the nearest valid key."""
-    place = ".".join(map(str, error.absolute_path)) or "config"
+    place = ".".join(filter(None, [inside, *map(str, error.absolute_path)])) or "config"
     if error.validator == "additionalProperties":
         known = error.schema.get("properties", {})
         unknown = sorted(set(error.instance) - set(known))
@@ -58,6 +58,12 @@ def config_conflicts(given):
     """Return what the schema cannot see: keys that disagree, and files that do not exist."""
     if config["clusters"]["main_resolution"] not in config["clusters"]["resolutions"]:
         yield "clusters.main_resolution: it is not among clusters.resolutions"
+    known = ["pca", "harmony", *MODELS, *config["variants"]]
+    for number, latent in enumerate(config["latents"]):
+        if latent not in known:
+            yield f"latents.{number}: there is no '{latent}', {similar(latent, known)}"
+        elif kind(latent) == "scanvi" and below(latent) not in (None, *known):
+            yield f"{latent}: start is '{below(latent)}', {similar(below(latent), known)}"
     if given.get("main_latent") and config["main_latent"] not in config["latents"]:
         yield f"main_latent: {config['main_latent']} is not among latents"
     for dataset in config["datasets"]:
@@ -72,6 +78,65 @@ def config_conflicts(given):
                 )
 
 
+def kind(latent):
+    """Return the model of a latent: scvi for scvi and for its variants such as scvi_linear."""
+    return latent.split("_")[0]
+
+
+def settings(latent):
+    """Return the config section of a latent: that of its model, and what a variant changes."""
+    section = copy.deepcopy(config[kind(latent)])
+    update_config(section, config["variants"].get(latent, {}))
+    return section
+
+
+def model(latent):
+    """Return the settings of a latent's model, without those of its training."""
+    return {key: value for key, value in settings(latent).items() if key != "training"}
+
+
+def plan(latent):
+    """Return the settings of a latent's training: the common ones and what its section changes.
+
+    From scratch, scANVI is trained as everything else; its own settings are for going on from scVI.
+    """
+    own = settings(latent)
+    from_scratch = kind(latent) == "scanvi" and own["start"] == "scratch"
+    return {**config["training"], **({} if from_scratch else own["training"])}
+
+
+def below(latent):
+    """Return the latent whose model a scANVI goes on from, None from scratch."""
+    start = settings(latent)["start"]
+    return None if start == "scratch" else start
+
+
+def named(model):
+    """Return a pattern of the latents that a model makes."""
+    return "|".join([model, *(name for name in config["variants"] if kind(name) == model)])
+
+
+def apply_presets(given):
+    """Put the presets that `compat` names between the defaults and what the user gave."""
+    names = config.get("compat", [])
+    for name in [names] if isinstance(names, str) else names:
+        path = HERE / f"config/presets/{name}.yaml"
+        if path.is_file():
+            update_config(config, yaml.safe_load(path.read_text()))
+    update_config(config, given)
+
+
+def variant_errors(schema):
+    """Yield (place, schema error) of each variant, checked as its model's section would be."""
+    for name, changed in config.get("variants", {}).items():
+        if kind(name) in MODELS and isinstance(changed, dict):
+            part = {**schema["properties"][kind(name)], "properties": dict(schema["properties"])}
+            part["properties"] = schema["properties"][kind(name)]["properties"]
+            resolvable = {**part, "$defs": schema["$defs"]}
+            for error in jsonschema.Draft202012Validator(resolvable).iter_errors(changed):
+                yield f"variants.{name}", error
+
+
 def check_config():
     """Replace the default datasets by the user's, check the config, fill in defaults.
 
@@ -80,16 +145,21 @@ def check_config():
     """
     given = workflow.config_settings.overwrite_config
     given = given if isinstance(given, dict) else {}
+    apply_presets(given)
     if given.get("datasets"):
         config["datasets"] = given["datasets"]
     with open(HERE / "workflow/schemas/config.schema.yaml") as file:
-        checker = jsonschema.Draft202012Validator(yaml.safe_load(file))
+        schema = yaml.safe_load(file)
+    checker = jsonschema.Draft202012Validator(schema)
     errors = sorted(checker.iter_errors(config), key=lambda error: list(map(str, error.path)))
-    problems = list(dict.fromkeys(map(config_problem, errors))) or list(config_conflicts(given))
+    problems = list(map(config_problem, errors))
+    problems += [config_problem(error, place) for place, error in variant_errors(schema)]
+    if not problems:
+        validate(config, SCHEMA)
+        problems = list(config_conflicts(given))
     if problems:
-        lines = "\n".join(f"ERROR config: {problem}" for problem in problems)
+        lines = "\n".join(f"ERROR config: {problem}" for problem in dict.fromkeys(problems))
         raise WorkflowError(f"The config has problems.\n{lines}")
-    validate(config, SCHEMA)
 
 
 def library(script):
@@ -186,7 +256,7 @@ def has_labels(dataset):
 def latents(dataset):
     """Return the latents of a dataset: those of the config that its labels allow."""
     return [
-        latent for latent in config["latents"] if has_labels(dataset) or latent not in NEEDS_LABELS
+        latent for latent in config["latents"] if has_labels(dataset) or kind(latent) != "scanvi"
     ]
 
 
@@ -194,7 +264,7 @@ def classifiers(dataset):
     """Return the classifiers compared on a dataset."""
     if not has_labels(dataset):
         return []
-    scanvi = ["scanvi"] if "scanvi" in config["latents"] else []
+    scanvi = [latent for latent in config["latents"] if kind(latent) == "scanvi"]
     return config["transfer"]["classifiers"] + scanvi
 
 
@@ -206,7 +276,7 @@ def main_latent(dataset):
 
 def trained(dataset):
     """Return the latents of a dataset that have a training curve."""
-    return [latent for latent in latents(dataset) if latent in ("dca", "scvi", "scanvi")]
+    return [latent for latent in latents(dataset) if kind(latent) in MODELS]
 
 
 def report_figures(dataset):

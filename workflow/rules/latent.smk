@@ -51,19 +51,21 @@ rule train_dca:
         splits="results/{dataset}/data/splits/seed{seed}.tsv.gz",
         genes="results/{dataset}/data/genes/seed{seed}.tsv",
     output:
-        latent="results/{dataset}/latent/dca/seed{seed}.h5ad",
-        model=directory("results/{dataset}/latent/dca/seed{seed}.model"),
-        curve="results/{dataset}/latent/dca/seed{seed}.curve.tsv",
-        cost="results/{dataset}/latent/dca/seed{seed}.cost.json",
+        latent="results/{dataset}/latent/{latent}/seed{seed}.h5ad",
+        model=directory("results/{dataset}/latent/{latent}/seed{seed}.model"),
+        curve="results/{dataset}/latent/{latent}/seed{seed}.curve.tsv",
+        cost="results/{dataset}/latent/{latent}/seed{seed}.cost.json",
     log:
-        "results/{dataset}/logs/train_dca/seed{seed}.log",
+        "results/{dataset}/logs/train_dca/{latent}.seed{seed}.log",
+    wildcard_constraints:
+        latent=named("dca"),
     conda:
         "../../envs/torch.yaml"
     threads: config["training"]["threads"]
     params:
         code=library("train_dca"),
-        model=lookup(dpath="dca", within=config),
-        training=lookup(dpath="training", within=config),
+        model=lambda wildcards: model(wildcards.latent),
+        training=lambda wildcards: plan(wildcards.latent),
         threads=lookup(dpath="training/threads", within=config),
     script:
         "../../scripts/train_dca.py"
@@ -76,46 +78,56 @@ rule train_scvi:
         splits="results/{dataset}/data/splits/seed{seed}.tsv.gz",
         genes="results/{dataset}/data/genes/seed{seed}.tsv",
     output:
-        latent="results/{dataset}/latent/scvi/seed{seed}.h5ad",
-        model=directory("results/{dataset}/latent/scvi/seed{seed}.model"),
-        curve="results/{dataset}/latent/scvi/seed{seed}.curve.tsv",
-        cost="results/{dataset}/latent/scvi/seed{seed}.cost.json",
+        latent="results/{dataset}/latent/{latent}/seed{seed}.h5ad",
+        model=directory("results/{dataset}/latent/{latent}/seed{seed}.model"),
+        curve="results/{dataset}/latent/{latent}/seed{seed}.curve.tsv",
+        cost="results/{dataset}/latent/{latent}/seed{seed}.cost.json",
     log:
-        "results/{dataset}/logs/train_scvi/seed{seed}.log",
+        "results/{dataset}/logs/train_scvi/{latent}.seed{seed}.log",
+    wildcard_constraints:
+        latent=named("scvi"),
     conda:
         "../../envs/torch.yaml"
     threads: config["training"]["threads"]
     params:
         code=library("train_scvi"),
-        model=lookup(dpath="scvi", within=config),
-        training=lookup(dpath="training", within=config),
+        model=lambda wildcards: model(wildcards.latent),
+        training=lambda wildcards: plan(wildcards.latent),
+        min_cells_per_label=lookup(dpath="scanvi/min_cells_per_label", within=config),
         threads=lookup(dpath="training/threads", within=config),
     script:
         "../../scripts/train_scvi.py"
 
 
 rule train_scanvi:
-    """Go on from scVI with the labels that training may see; predict the others."""
+    """Go on from scVI, or from scratch, with the labels that training may see; predict the others."""
     input:
         cells="results/{dataset}/data/cells.h5ad",
         splits="results/{dataset}/data/splits/seed{seed}.tsv.gz",
         genes="results/{dataset}/data/genes/seed{seed}.tsv",
-        scvi="results/{dataset}/latent/scvi/seed{seed}.model",
+        scvi=lambda wildcards: (
+            f"results/{wildcards.dataset}/latent/{below(wildcards.latent)}/seed{wildcards.seed}.model"
+            if below(wildcards.latent)
+            else []
+        ),
     output:
-        latent="results/{dataset}/latent/scanvi/seed{seed}.h5ad",
-        model=directory("results/{dataset}/latent/scanvi/seed{seed}.model"),
-        curve="results/{dataset}/latent/scanvi/seed{seed}.curve.tsv",
-        labels="results/{dataset}/labels/scanvi/seed{seed}.uncalibrated.tsv.gz",
-        cost="results/{dataset}/latent/scanvi/seed{seed}.cost.json",
+        latent="results/{dataset}/latent/{latent}/seed{seed}.h5ad",
+        model=directory("results/{dataset}/latent/{latent}/seed{seed}.model"),
+        curve="results/{dataset}/latent/{latent}/seed{seed}.curve.tsv",
+        labels="results/{dataset}/labels/{latent}/seed{seed}.uncalibrated.tsv.gz",
+        cost="results/{dataset}/latent/{latent}/seed{seed}.cost.json",
     log:
-        "results/{dataset}/logs/train_scanvi/seed{seed}.log",
+        "results/{dataset}/logs/train_scanvi/{latent}.seed{seed}.log",
+    wildcard_constraints:
+        latent=named("scanvi"),
     conda:
         "../../envs/torch.yaml"
     threads: config["training"]["threads"]
     params:
         code=library("train_scanvi"),
-        model=lookup(dpath="scanvi", within=config),
-        training=lookup(dpath="training", within=config),
+        model=lambda wildcards: model(wildcards.latent),
+        scvi=lambda wildcards: model("scvi"),
+        training=lambda wildcards: plan(wildcards.latent),
         threads=lookup(dpath="training/threads", within=config),
     script:
         "../../scripts/train_scanvi.py"

@@ -30,7 +30,7 @@ fair: Adam along a cosine, minibatches of 256, the best epoch kept. The referenc
 """
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -38,15 +38,14 @@ from scipy.sparse import diags
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from sclatent.errors import InputError, problem
 from sclatent.models.likelihoods import (
+    NegativeBinomial,
+    Normal,
+    Poisson,
+    ZeroInflatedNegativeBinomial,
     dispersion_from_moments,
-    negative_binomial,
-    poisson,
-    zero_inflated_negative_binomial,
 )
-from sclatent.models.networks import log_normal
-from sclatent.training.checkpoint import load_model
+from sclatent.models.posterior import Draw
 from sclatent.training.loader import Cells, Minibatch
 from sclatent.training.loop import Loss
 
@@ -125,47 +124,40 @@ class DCA(nn.Module):
         logs = torch.log1p(minibatch.counts / self.size_factor(minibatch))
         return self.bottleneck(self.encoder((logs - self.input_mean) / self.input_sd))
 
-    def log_rate(self, minibatch: Minibatch, hidden: Tensor) -> Tensor:
-        """Return log mu, (B, G), for a size factor of 1 between 1e-5 and 1e6."""
-        log_mean = self.mean(hidden).clamp(math.log(1e-5), math.log(1e6))
-        return log_mean + self.size_factor(minibatch).log()
-
     def log_dispersion(self, hidden: Tensor) -> Tensor:
         """Return log theta, (G,) or (B, G), of theta between 1e-4 and 1e4."""
         if hasattr(self, "theta"):
             return softplus(self.theta(hidden)).clamp(1e-4, 1e4).log()
         return self.log_theta.clamp(math.log(1e-4), math.log(1e4))
 
-    def log_likelihood(self, minibatch: Minibatch, hidden: Tensor) -> Tensor:
-        """Return log p(x | z, s) summed over the cells of a minibatch, a scalar in nats."""
+    def decode(self, minibatch: Minibatch, z: Tensor, log_library: Tensor):
+        """Return p(x | z, l) of a minibatch: a distribution with (B, G) values."""
+        hidden = self.decoder(z)
+        log_size = log_library - self.median_size.log()
         if self.family == "normal":
-            mean = self.mean(hidden) * self.size_factor(minibatch)
-            return log_normal(minibatch.counts, mean, mean.new_ones(1)).sum()
-        log_rate = self.log_rate(minibatch, hidden)
+            return Normal(self.mean(hidden) * log_size.exp())
+        log_rate = self.mean(hidden).clamp(math.log(1e-5), math.log(1e6)) + log_size
         if self.family == "poisson":
-            return poisson(minibatch.entries, log_rate)
+            return Poisson(log_rate)
         log_theta = self.log_dispersion(hidden)
         if self.family == "nb":
-            return negative_binomial(minibatch.entries, log_rate, log_theta)
-        logit = self.dropout_logit(hidden)
-        return zero_inflated_negative_binomial(minibatch.entries, log_rate, log_theta, logit)
+            return NegativeBinomial(log_rate, log_theta)
+        return ZeroInflatedNegativeBinomial(log_rate, log_theta, self.dropout_logit(hidden))
 
-    def loss(self, minibatch: Minibatch, kl_weight: float) -> Loss:
+    def loss(self, minibatch: Minibatch, kl_weight: float, done: float = 1.0) -> Loss:
         """Return -log p(x) per cell, and the ridge on pi in the total; there is no KL to weigh."""
-        hidden = self.decoder(self.latent(minibatch))
-        reconstruction = -self.log_likelihood(minibatch, hidden) / len(hidden)
+        x = self.draw(minibatch).counts
+        reconstruction = -x.log_prob(minibatch.entries).mean()
         total = reconstruction
         if self.family == "zinb" and self.settings.ridge:
-            pi = self.dropout_logit(hidden).sigmoid()  # (B, G)
-            total = total + self.settings.ridge * pi.square().sum(1).mean()
+            total = total + self.settings.ridge * x.dropout_logit.sigmoid().square().sum(1).mean()
         return Loss(total, reconstruction, torch.zeros(()))
 
-    def denoised(self, minibatch: Minibatch) -> Tensor:
-        """Return the mean expression mu of each cell at its own size factor, (B, G)."""
-        hidden = self.decoder(self.latent(minibatch))
-        if self.family == "normal":
-            return self.mean(hidden) * self.size_factor(minibatch)
-        return self.log_rate(minibatch, hidden).exp()
+    def draw(self, minibatch: Minibatch) -> Draw:
+        """Return the latent state and p(x | z, l); nothing is sampled."""
+        z, log_library = self.latent(minibatch), minibatch.library_size.log()
+        x = self.decode(minibatch, z, log_library)
+        return Draw(z, log_library, x, z.new_zeros(len(z)))
 
 
 def centred(n: int) -> nn.BatchNorm1d:
@@ -193,25 +185,3 @@ def build_dca(cells: Cells, train, settings: Dca, seed: int) -> DCA:
     model = DCA(cells.counts.shape[1], settings)
     model.start_from(cells.counts[train], cells.library_size[train])
     return model.to(cells.device)
-
-
-def describe_dca(model: DCA, genes) -> dict:
-    """Return what `load_dca` needs beside the weights."""
-    return {"kind": "dca", "settings": asdict(model.settings), "genes": list(genes)}
-
-
-def load_dca(folder, genes) -> DCA:
-    """Load a trained model for data with the given genes.
-
-    Raises
-    ------
-    InputError
-        When the genes, in order, are not those of the model.
-    """
-    weights, description = load_model(folder)
-    if list(genes) != description["genes"]:
-        what = "its genes are not those of the data"
-        raise InputError(problem(str(folder), what, "delete the folder and run again"))
-    model = DCA(len(description["genes"]), Dca(**description["settings"]))
-    model.load_state_dict(weights)
-    return model

@@ -4,109 +4,154 @@ Letters for shapes: B cells of a minibatch, G genes, N non-zero counts of the mi
 
 Nine of ten counts are zero, and log p(0) needs no gamma function. So each log-likelihood is the
 value for a zero at all B x G places, plus a correction at the N non-zero ones. Rates and
-dispersions enter as logarithms, which keeps every term finite for theta from 1e-4 to 1e6.
+dispersions enter as logarithms, which keeps every term finite for theta from 1e-4 to 1e6. The
+corrections are taken in float64: there large terms cancel.
+
+Every distribution has `log_prob(entries)`, which sums over the genes, `mean` and `sample()`.
 """
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
 LOG_FACTORIALS = torch.lgamma(torch.arange(1.0, 1025.0, dtype=torch.float64))
 """log x! for x from 0 to 1023."""
+LOG_TWO_PI = 1.8378770664093453
 
 
 class Entries(NamedTuple):
     """The non-zero counts of a minibatch."""
 
-    place: Tensor  # (N,) int64, row * G + column
+    row: Tensor  # (N,) int64
     gene: Tensor  # (N,) int64
     value: Tensor  # (N,) float32, > 0
 
+    def of(self, matrix: Tensor) -> Tensor:
+        """Return what stands at the non-zero counts of (B, G), (G,) or (B, 1); (N,) float64."""
+        if matrix.dim() == 1:
+            return matrix.double()[self.gene]
+        if matrix.shape[1] == 1:
+            return matrix.double()[self.row, 0]
+        return matrix.reshape(-1)[self.row * matrix.shape[1] + self.gene].double()
 
-def negative_binomial(entries: Entries, log_rate: Tensor, log_theta: Tensor) -> Tensor:
-    """Return the negative binomial log-likelihood of a minibatch, summed over cells and genes.
+    def per_cell(self, values: Tensor, zeros: Tensor) -> Tensor:
+        """Return the sum over the genes of `zeros` (B, G) and, where counts are, `values` (N,)."""
+        sums = values.new_zeros(len(zeros)).index_add(0, self.row, values)
+        return zeros.sum(1) + sums.to(zeros.dtype)
 
-    With mean mu and inverse dispersion theta (variance mu + mu^2 / theta)::
+
+class Poisson(NamedTuple):
+    """Counts with mean and variance mu."""
+
+    log_rate: Tensor  # log mu, (B, G)
+
+    def log_prob(self, entries: Entries) -> Tensor:
+        """Return log p(x) of each cell in nats, (B,)."""
+        x = entries.value
+        counted = x * entries.of(self.log_rate) - log_factorial(x)
+        return entries.per_cell(counted, -self.log_rate.exp())
+
+    @property
+    def mean(self) -> Tensor:
+        """The expected counts mu, (B, G)."""
+        return self.log_rate.exp()
+
+    def sample(self) -> Tensor:
+        """Draw counts, (B, G)."""
+        return torch.poisson(self.mean)
+
+
+class NegativeBinomial(NamedTuple):
+    """Counts with mean mu and variance mu + mu^2 / theta.
+
+    With the inverse dispersion theta::
 
         log p(x) = theta log(theta / (theta + mu)) + x log(mu / (theta + mu))
                    + lgamma(x + theta) - lgamma(theta) - lgamma(x + 1)
-
-    Parameters
-    ----------
-    entries
-        The non-zero counts.
-    log_rate
-        log mu, (B, G).
-    log_theta
-        log theta, (G,), or (B, G) where it depends on the cell.
-
-    Returns
-    -------
-    Tensor
-        A scalar, in nats.
     """
-    zeros = nb_zero(log_rate, log_theta)
-    return zeros.sum() + nb_correction(entries, log_rate, log_theta).sum()
+
+    log_rate: Tensor  # log mu, (B, G)
+    log_theta: Tensor  # (G,), (B, G) where it depends on the cell, (B, 1) where on nothing else
+
+    def log_prob(self, entries: Entries) -> Tensor:
+        """Return log p(x) of each cell in nats, (B,)."""
+        return entries.per_cell(self.correction(entries), self.log_zero())
+
+    def log_zero(self) -> Tensor:
+        """Return log p(0) = theta log(theta / (theta + mu)), (B, G)."""
+        return -self.log_theta.exp() * softplus(self.log_rate - self.log_theta)
+
+    def correction(self, entries: Entries) -> Tensor:
+        """Return log p(x) - log p(0) at the non-zero counts, (N,) float64."""
+        x, log_theta = entries.value, entries.of(self.log_theta)
+        power = -x * softplus(log_theta - entries.of(self.log_rate))
+        if self.log_theta.dim() == 1:  # one gamma function per gene, not per count
+            gamma = entries.of(torch.lgamma(self.log_theta.double().exp()))
+        else:
+            gamma = torch.lgamma(log_theta.exp())
+        return power + torch.lgamma(x + log_theta.exp()) - gamma - log_factorial(x)
+
+    @property
+    def mean(self) -> Tensor:
+        """The expected counts mu, (B, G)."""
+        return self.log_rate.exp()
+
+    def sample(self) -> Tensor:
+        """Draw counts, (B, G): a Poisson whose rate is drawn from a gamma distribution."""
+        theta = self.log_theta.exp().expand_as(self.log_rate)
+        rate = torch.distributions.Gamma(theta, theta / self.mean).sample()
+        return torch.poisson(rate)
 
 
-def zero_inflated_negative_binomial(
-    entries: Entries, log_rate: Tensor, log_theta: Tensor, dropout_logit: Tensor
-) -> Tensor:
-    """Return the log-likelihood of a negative binomial with extra zeros, summed over a minibatch.
+class ZeroInflatedNegativeBinomial(NamedTuple):
+    """A negative binomial with extra zeros, of probability pi = sigmoid(`dropout_logit`)."""
 
-    A count is zero with probability pi = sigmoid(`dropout_logit`), else it is drawn from the
-    negative binomial of `negative_binomial`.
+    log_rate: Tensor  # log mu, (B, G)
+    log_theta: Tensor  # as for the negative binomial
+    dropout_logit: Tensor  # (B, G) or (B, 1)
 
-    Parameters
-    ----------
-    entries, log_rate, log_theta
-        As for `negative_binomial`.
-    dropout_logit
-        (B, G).
-    """
-    zero = nb_zero(log_rate, log_theta)  # (B, G)
-    none = softplus(-dropout_logit)  # -log pi, (B, G)
-    here = softplus(zero - dropout_logit) - none  # log p(0), (B, G)
-    place = entries.place
-    kept = -(dropout_logit + none).view(-1)[place] + zero.view(-1)[place]  # (N,)
-    counted = kept + nb_correction(entries, log_rate, log_theta)
-    return here.sum() - here.view(-1)[place].sum() + counted.sum()
+    @property
+    def counts(self) -> NegativeBinomial:
+        """The distribution without the extra zeros."""
+        return NegativeBinomial(self.log_rate, self.log_theta)
 
+    def log_prob(self, entries: Entries) -> Tensor:
+        """Return log p(x) of each cell in nats, (B,)."""
+        zero = self.counts.log_zero()  # (B, G)
+        none = softplus(-self.dropout_logit)  # -log pi
+        here = softplus(zero - self.dropout_logit) - none  # log p(0), (B, G)
+        kept = zero - (self.dropout_logit + none)  # log of (1 - pi) times p(0) without dropout
+        counted = self.counts.correction(entries) + entries.of(kept) - entries.of(here)
+        return entries.per_cell(counted, here)
 
-def poisson(entries: Entries, log_rate: Tensor) -> Tensor:
-    """Return the Poisson log-likelihood of a minibatch, summed over cells and genes, in nats.
+    @property
+    def mean(self) -> Tensor:
+        """The expected counts mu before extra zeros, (B, G)."""
+        return self.log_rate.exp()
 
-    Parameters
-    ----------
-    entries
-        The non-zero counts.
-    log_rate
-        log mu, (B, G).
-    """
-    x, log_mu = entries.value, log_rate.reshape(-1)[entries.place]
-    return (x * log_mu - log_factorial(x)).sum().float() - log_rate.exp().sum()
+    def sample(self) -> Tensor:
+        """Draw counts, (B, G)."""
+        kept = torch.bernoulli(torch.sigmoid(-self.dropout_logit).expand_as(self.log_rate))
+        return kept * self.counts.sample()
 
 
-def nb_zero(log_rate: Tensor, log_theta: Tensor) -> Tensor:
-    """Return log p(0) of the negative binomial, (B, G): theta log(theta / (theta + mu))."""
-    return -log_theta.exp() * softplus(log_rate - log_theta)
+class Normal(NamedTuple):
+    """Values with unit variance around a mean: half the squared error, and a constant."""
 
+    mean: Tensor  # (B, G)
 
-def nb_correction(entries: Entries, log_rate: Tensor, log_theta: Tensor) -> Tensor:
-    """Return log p(x) - log p(0) of the negative binomial at the non-zero counts, (N,).
+    def log_prob(self, entries: Entries) -> Tensor:
+        """Return log p(x) of each cell in nats, (B,)."""
+        x = entries.value
+        zeros = -0.5 * (LOG_TWO_PI + self.mean.square())
+        return entries.per_cell(x * entries.of(self.mean) - 0.5 * x.double().square(), zeros)
 
-    The difference of the gamma functions cancels for large theta; it is taken in float64.
-    """
-    x, each = entries.value, entries.gene
-    if log_theta.dim() == 2:
-        log_theta, each = log_theta.reshape(-1)[entries.place], slice(None)
-    log_mu = log_rate.reshape(-1)[entries.place]
-    power = x * (log_mu - torch.logaddexp(log_mu, log_theta[each]))
-    theta = log_theta.double().exp()
-    gammas = torch.lgamma(x + theta[each]) - torch.lgamma(theta)[each] - log_factorial(x)
-    return power + gammas.float()
+    def sample(self) -> Tensor:
+        """Draw values, (B, G)."""
+        return self.mean + torch.randn_like(self.mean)
 
 
 def log_factorial(x: Tensor) -> Tensor:
@@ -137,8 +182,6 @@ def dispersion_from_moments(counts, library_size) -> Tensor:
     Tensor
         (G,), between log 0.05 and log 100.
     """
-    import numpy as np
-
     total = library_size.sum()
     share = np.asarray(counts.sum(0)).ravel() / total  # (G,)
     squares = np.asarray(counts.multiply(counts).sum(0)).ravel()

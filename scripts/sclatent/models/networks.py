@@ -5,6 +5,9 @@ Letters for shapes: B cells, G genes, L latent dimensions, H hidden units, C cov
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import batch_norm
+
+from sclatent.models.likelihoods import LOG_TWO_PI
 
 
 class Layers(nn.Module):
@@ -20,20 +23,38 @@ class Layers(nn.Module):
         self.linear = nn.ModuleList(nn.Linear(size + n_covariates, n_hidden) for size in sizes)
         self.norm = nn.ModuleList(nn.BatchNorm1d(n_hidden, momentum=0.01, eps=1e-3) for _ in sizes)
         self.dropout = nn.Dropout(dropout)
+        self.n_out = n_hidden
 
     def forward(self, x: Tensor, covariates: Tensor | None = None) -> Tensor:
         """Return the last hidden state, (B, H)."""
         for linear, norm in zip(self.linear, self.norm, strict=True):
-            if covariates is not None:
-                x = torch.cat([x, covariates], 1)
-            x = self.dropout(torch.relu(norm(linear(x))))
+            x = self.dropout(torch.relu(norm(linear(append(x, covariates)))))
         return x
+
+    def settled(self, x: Tensor, covariates: Tensor | None = None) -> Tensor:
+        """Return the last hidden state as in use: running statistics, no dropout, (B, H)."""
+        for linear, norm in zip(self.linear, self.norm, strict=True):
+            known = (norm.running_mean, norm.running_var, norm.weight, norm.bias)
+            x = torch.relu(batch_norm(linear(append(x, covariates)), *known, eps=norm.eps))
+        return x
+
+
+class Append(nn.Module):
+    """No layers: the input and the covariates side by side, for a linear decoder."""
+
+    def __init__(self, n_in: int, n_covariates: int):
+        super().__init__()
+        self.n_out = n_in + n_covariates
+
+    def forward(self, x: Tensor, covariates: Tensor | None = None) -> Tensor:
+        """Return (B, n_in + C)."""
+        return append(x, covariates)
 
 
 class Gaussian(nn.Module):
     """A diagonal normal distribution whose mean and variance are functions of the input.
 
-    The variance is exp(.) + 1e-4, as in scvi-tools.
+    The variance is exp(.) plus a floor, as in the encoders of scvi-tools.
     """
 
     def __init__(
@@ -44,16 +65,30 @@ class Gaussian(nn.Module):
         n_layers: int = 1,
         n_covariates: int = 0,
         dropout: float = 0.0,
+        floor: float = 1e-4,
     ):
         super().__init__()
         self.layers = Layers(n_in, n_hidden, n_layers, n_covariates, dropout)
         self.mean = nn.Linear(n_hidden, n_out)
         self.log_variance = nn.Linear(n_hidden, n_out)
+        self.floor = floor
 
     def forward(self, x: Tensor, covariates: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return mean and variance, each (B, n_out)."""
-        hidden = self.layers(x, covariates)
-        return self.mean(hidden), self.log_variance(hidden).exp() + 1e-4
+        return self.heads(self.layers(x, covariates))
+
+    def settled(self, x: Tensor, covariates: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return mean and variance as in use: running statistics, no dropout."""
+        return self.heads(self.layers.settled(x, covariates))
+
+    def heads(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and variance of a hidden state."""
+        return self.mean(hidden), self.log_variance(hidden).exp() + self.floor
+
+
+def append(x: Tensor, covariates: Tensor | None) -> Tensor:
+    """Return `x` (B, n) with the covariates (B, C) at its side; None stands for none."""
+    return x if covariates is None else torch.cat([x, covariates], 1)
 
 
 def sample(mean: Tensor, variance: Tensor) -> Tensor:
@@ -66,7 +101,13 @@ def kl_standard_normal(mean: Tensor, variance: Tensor) -> Tensor:
     return 0.5 * (variance + mean.square() - 1 - variance.log()).sum(-1)
 
 
+def kl_normal(mean: Tensor, variance: Tensor, prior_mean: Tensor, prior_variance: Tensor) -> Tensor:
+    """Return KL(N(mean, variance) || N(prior_mean, prior_variance)) of each cell, (B,)."""
+    ratio = variance / prior_variance
+    distance = (mean - prior_mean).square() / prior_variance
+    return 0.5 * (ratio + distance - 1 - ratio.log()).sum(-1)
+
+
 def log_normal(x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
     """Return the log density of a diagonal normal, summed over the last axis."""
-    log_two_pi = 1.8378770664093453
-    return -0.5 * (log_two_pi + variance.log() + (x - mean).square() / variance).sum(-1)
+    return -0.5 * (LOG_TWO_PI + variance.log() + (x - mean).square() / variance).sum(-1)

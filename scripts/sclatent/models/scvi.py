@@ -1,37 +1,54 @@
 """scVI: a variational autoencoder of counts (Lopez et al. 2018, doi:10.1038/s41592-018-0229-2).
 
-The generative model of the counts x of a cell with batch s and observed library size l::
+The generative model of the counts x of a cell in batch s::
 
-    z   ~ Normal(0, I)                    L latent dimensions
+    z   ~ Normal(0, I)                    L latent dimensions; or a mixture prior
+    l   = sum of x, or ~ LogNormal(s)     library size, observed or latent
     rho = softmax(decoder(z, s))          share of each gene, G
-    x_g ~ NB(l rho_g, theta_g)            or the same with extra zeros (ZINB)
+    x_g ~ NB(l rho_g, theta_g)            or ZINB, with extra zeros; or Poisson
 
 The decoder sees the batch, so the latent need not carry it. Training maximises::
 
-    ELBO = E_q(z|x) log p(x | z, s, l) - KL(q(z|x) || p(z))
+    ELBO = E_q log p(x | z, s, l) - KL(q(z|x) || p(z)) - KL(q(l|x) || p(l|s))
 
-Letters for shapes: B cells of a minibatch, G genes, L latent dimensions, S batches.
+whose last term is 0 where the library size is observed. s stands for all covariates: the batch,
+further categories, and numbers. Categories enter every layer, numbers the first one.
 
-Differences from the paper: the library size is observed, as in scvi-tools, and the likelihood is NB
-by default, where both have ZINB. Further differences from scvi-tools: 30 latent dimensions by
-default, not 10; theta and the decoder's bias start from the data's moments. The library size is the
-total over the genes that the model sees, here as there.
+Letters for shapes: B cells of a minibatch, G genes, L latent dimensions, S batches, C columns of
+one-hot covariates.
+
+Differences from the paper: the library size is observed by default, as in scvi-tools, and the
+likelihood is NB, where both have ZINB. Further differences from scvi-tools: 30 latent dimensions,
+not 10; theta and the decoder's bias start from the data's moments; the adversary's weight does not
+fall to 0. `compat: scvi-tools` sets all of that back. The library size is the total over the genes
+that the model sees, here as there. With a linear decoder the model is LDVAE (Svensson et al. 2020,
+doi:10.1093/bioinformatics/btaa169).
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sclatent.errors import InputError, problem
-from sclatent.models.likelihoods import (
-    dispersion_from_moments,
-    negative_binomial,
-    zero_inflated_negative_binomial,
+from sclatent.models.adversary import Discriminator
+from sclatent.models.dispersions import (
+    BatchDispersion,
+    CellDispersion,
+    GeneDispersion,
+    LabelDispersion,
 )
-from sclatent.models.networks import Gaussian, Layers, kl_standard_normal, sample
-from sclatent.training.checkpoint import load_model
-from sclatent.training.loader import Cells, Minibatch
+from sclatent.models.libraries import LatentLibrary, ObservedLibrary
+from sclatent.models.likelihoods import (
+    NegativeBinomial,
+    Poisson,
+    ZeroInflatedNegativeBinomial,
+    dispersion_from_moments,
+)
+from sclatent.models.networks import Append, Gaussian, Layers, log_normal, sample
+from sclatent.models.posterior import Draw
+from sclatent.models.priors import GaussianMixture, StandardNormal, VampPrior, spread_rows
+from sclatent.training.loader import Cells, Minibatch, Sizes
 from sclatent.training.loop import Loss
 
 
@@ -40,86 +57,197 @@ class Scvi:
     """Settings of the model, as in the config's section `scvi`."""
 
     likelihood: str = "nb"
+    dispersion: str = "gene"
+    library: str = "observed"
+    decoder: str = "layers"
+    prior: str = "normal"
+    n_components: int = 30
+    encode_covariates: bool = False
     n_latent: int = 30
     n_hidden: int = 128
     n_layers: int = 1
     dropout: float = 0.1
+    adversary: float = 0.0
+    adversary_warmup: float = 0.25
+    start: str = "data"
+
+    @property
+    def needs_labels(self) -> bool:
+        """Whether the model sees the labels of training cells."""
+        return self.dispersion == "gene-label"
 
 
 class SCVI(nn.Module):
-    """The encoder q(z|x), the decoder p(x|z,s) and the dispersion theta."""
+    """The encoder q(z|x), the decoder p(x|z,s,l), theta, and what the options add."""
 
-    def __init__(self, n_genes: int, n_batches: int, settings: Scvi):
+    def __init__(self, sizes: Sizes, settings: Scvi):
         super().__init__()
-        self.settings = settings
-        hidden, layers = settings.n_hidden, settings.n_layers
-        n_covariates = n_batches if n_batches > 1 else 0
-        # q(z | x)
+        self.sizes, self.settings = sizes, settings
+        n_genes, n_hidden, dropout = sizes.genes, settings.n_hidden, settings.dropout
+        numbers = sizes.continuous if settings.encode_covariates else 0
+        columns = sizes.columns if settings.encode_covariates else 0
+        # q(z | x), or q(z | x, s)
         self.encoder = Gaussian(
-            n_genes, settings.n_latent, hidden, layers, dropout=settings.dropout
+            *(n_genes + numbers, settings.n_latent, n_hidden, settings.n_layers, columns, dropout)
         )
-        # p(x | z, s)
-        self.decoder = Layers(settings.n_latent, hidden, layers, n_covariates, dropout=0.0)
-        self.share = nn.Linear(hidden, n_genes)
-        self.log_theta = nn.Parameter(torch.randn(n_genes))
+        # q(l | x) and p(l | s)
+        self.library = ObservedLibrary()
+        if settings.library == "latent":
+            n_batches = sizes.batches
+            self.library = LatentLibrary(n_genes + numbers, n_batches, n_hidden, columns, dropout)
+        # p(z)
+        self.prior = StandardNormal()
+        if settings.prior == "mixture":
+            self.prior = GaussianMixture(settings.n_components, settings.n_latent)
+        elif settings.prior == "vamp":
+            self.prior = VampPrior(settings.n_components, n_genes + numbers, columns)
+        # rho(z, s)
+        n_in = settings.n_latent + sizes.continuous
+        if settings.decoder == "linear":
+            self.decoder = Append(n_in, sizes.columns)
+        else:
+            self.decoder = Layers(n_in, n_hidden, settings.n_layers, sizes.columns, dropout=0.0)
+        self.share = self.head()
+        # theta
+        self.dispersion = {
+            "gene": lambda: GeneDispersion(n_genes),
+            "gene-batch": lambda: BatchDispersion(n_genes, sizes.batches),
+            "gene-label": lambda: LabelDispersion(n_genes, sizes.labels),
+            "gene-cell": lambda: CellDispersion(n_genes, self.decoder.n_out),
+        }[settings.dispersion]()
         if settings.likelihood == "zinb":
-            self.dropout_logit = nn.Linear(hidden, n_genes)
+            self.dropout_logit = self.head()
+        if settings.adversary and sizes.batches > 1:
+            self.opponent = Discriminator(settings.n_latent, sizes.batches)
+        self.register_buffer("number_mean", torch.zeros(sizes.continuous))
+        self.register_buffer("number_sd", torch.ones(sizes.continuous))
 
-    def start_from(self, counts, library_size) -> None:
-        """Start the decoder's bias at the mean share of each gene, and theta at its moments.
+    def head(self) -> nn.Module:
+        """Return what maps the decoder's hidden state to the genes, (B, H) to (B, G)."""
+        n_in, n_genes = self.decoder.n_out, self.sizes.genes
+        if self.settings.decoder == "linear":
+            norm = nn.BatchNorm1d(n_genes, momentum=0.01, eps=1e-3)
+            return nn.Sequential(nn.Linear(n_in, n_genes, bias=False), norm)
+        return nn.Linear(n_in, n_genes)
+
+    def covariates(self, minibatch: Minibatch) -> tuple[Tensor, Tensor | None]:
+        """Return the standardised numbers, and the one-hot columns (B, C) or None."""
+        numbers = (minibatch.continuous - self.number_mean) / self.number_sd
+        batch = [minibatch.batch] if self.sizes.batches > 1 else []
+        columns = [*batch, minibatch.categorical] if self.sizes.columns else None
+        return numbers, torch.cat(columns, 1) if columns else None
+
+    def inputs(self, minibatch: Minibatch) -> tuple[Tensor, Tensor | None]:
+        """Return what the encoders see: log1p counts, and covariates if `encode_covariates`."""
+        logs = torch.log1p(minibatch.counts)
+        if not self.settings.encode_covariates:
+            return logs, None
+        numbers, columns = self.covariates(minibatch)
+        return torch.cat([logs, numbers], 1), columns
+
+    def posterior(self, minibatch: Minibatch) -> tuple[Tensor, Tensor]:
+        """Return mean and variance of q(z|x), each (B, L)."""
+        return self.encoder(*self.inputs(minibatch))
+
+    def decode(self, minibatch: Minibatch, z: Tensor, log_library: Tensor):
+        """Return p(x | z, s, l) of a minibatch: a distribution with (B, G) values."""
+        numbers, columns = self.covariates(minibatch)
+        hidden = self.decoder(torch.cat([z, numbers], 1), columns)
+        log_rho = torch.log_softmax(self.share(hidden), 1)  # (B, G)
+        log_rate = log_library + log_rho
+        if self.settings.likelihood == "poisson":
+            return Poisson(log_rate)
+        log_theta = self.dispersion(hidden, minibatch)  # (G,) or (B, G)
+        if self.settings.likelihood == "zinb":
+            return ZeroInflatedNegativeBinomial(log_rate, log_theta, self.dropout_logit(hidden))
+        return NegativeBinomial(log_rate, log_theta)
+
+    def loss(self, minibatch: Minibatch, kl_weight: float, done: float = 1.0) -> Loss:
+        """Return the negative ELBO per cell, its KL term for z multiplied by `kl_weight`.
 
         Parameters
         ----------
-        counts
-            CSR matrix of the training cells, (n_cells, G).
-        library_size
-            (n_cells,).
+        minibatch
+            B cells.
+        kl_weight
+            Between 0 and 1. The KL term of the library size is not multiplied by it.
+        done
+            Share of the training that is done; sets the adversary's weight.
         """
-        total = torch.as_tensor(counts.sum(0), dtype=torch.float32).view(-1)
-        with torch.no_grad():
-            self.share.bias.copy_(((total + 1) / (total + 1).sum()).log())
-            self.log_theta.copy_(dispersion_from_moments(counts, library_size))
-
-    def posterior(self, counts: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean and variance of q(z|x), each (B, L), for counts (B, G)."""
-        return self.encoder(torch.log1p(counts))
-
-    def log_likelihood(self, minibatch: Minibatch, z: Tensor) -> Tensor:
-        """Return log p(x | z, s, l) summed over the cells of a minibatch, a scalar in nats."""
-        hidden = self.decoder(z, minibatch.batch if self.decodes_batch else None)
-        log_rho = torch.log_softmax(self.share(hidden), 1)  # (B, G)
-        log_rate = minibatch.library_size.log() + log_rho
-        log_theta = self.log_theta.clamp(-9.2, 13.8)  # theta from 1e-4 to 1e6
-        if self.settings.likelihood == "zinb":
-            logit = self.dropout_logit(hidden)
-            return zero_inflated_negative_binomial(minibatch.entries, log_rate, log_theta, logit)
-        return negative_binomial(minibatch.entries, log_rate, log_theta)
-
-    def loss(self, minibatch: Minibatch, kl_weight: float) -> Loss:
-        """Return the negative ELBO per cell, its KL term multiplied by `kl_weight`."""
-        mean, variance = self.posterior(minibatch.counts)
+        inputs, columns = self.inputs(minibatch)
+        mean, variance = self.encoder(inputs, columns)
         z = sample(mean, variance)  # (B, L)
-        reconstruction = -self.log_likelihood(minibatch, z) / len(z)
-        kl = kl_standard_normal(mean, variance).mean()
-        return Loss(reconstruction + kl_weight * kl, reconstruction, kl)
+        library = self.library.draw(inputs, minibatch, columns)
+        x = self.decode(minibatch, z, library.log_size)
+        reconstruction = -x.log_prob(minibatch.entries).mean()
+        kl_z = self.prior.kl(z, mean, variance, self.encoder.settled).mean()
+        kl_l = library.kl.mean()
+        total = reconstruction + kl_weight * kl_z + kl_l
+        fooled, recognised = self.play(minibatch, z, done)
+        return Loss(total + fooled, reconstruction, kl_z + kl_l, recognised)
+
+    def play(self, minibatch: Minibatch, z: Tensor, done: float) -> tuple[Tensor, Tensor]:
+        """Return the encoder's weighted loss against the adversary, and the adversary's own."""
+        if not hasattr(self, "opponent"):
+            return z.new_zeros(()), z.new_zeros(())
+        rise = self.settings.adversary_warmup
+        weight = self.settings.adversary * (min(1.0, done / rise) if rise else 1.0)
+        fooled = weight * self.opponent.fool(z, minibatch.batch)
+        return fooled, self.opponent.recognise(z, minibatch.batch)
 
     def latent(self, minibatch: Minibatch) -> Tensor:
         """Return the mean latent state of each cell, (B, L)."""
-        return self.posterior(minibatch.counts)[0]
+        return self.posterior(minibatch)[0]
 
-    @property
-    def decodes_batch(self) -> bool:
-        """Whether there is more than one batch to tell the decoder."""
-        return self.decoder.linear[0].in_features > self.settings.n_latent
+    def draw(self, minibatch: Minibatch) -> Draw:
+        """Return a sample of z and l from q, p(x | z, s, l), and log p(z, l) - log q(z, l | x)."""
+        inputs, columns = self.inputs(minibatch)
+        mean, variance = self.encoder(inputs, columns)
+        z = sample(mean, variance)
+        library = self.library.draw(inputs, minibatch, columns)
+        log_ratio = self.prior.log_prob(z, self.encoder.settled) - log_normal(z, mean, variance)
+        x = self.decode(minibatch, z, library.log_size)
+        return Draw(z, library.log_size, x, log_ratio + library.log_ratio)
+
+    @torch.no_grad()
+    def start_from(self, cells: Cells, train: np.ndarray, seed: int) -> None:
+        """Take what is fixed from the training cells, and the start of the decoder and theta.
+
+        Parameters
+        ----------
+        cells
+            Counts and covariates.
+        train
+            Rows of the training cells.
+        seed
+            Draws the cells at which the VampPrior starts.
+        """
+        counts, library_size = cells.counts[train], cells.library_size[train]
+        if self.settings.library == "latent":
+            self.library.start_from(library_size, cells.batch[train])
+        if self.sizes.continuous:
+            numbers = torch.from_numpy(cells.covariates.values[train])
+            self.number_mean.copy_(numbers.mean(0))
+            self.number_sd.copy_(numbers.std(0).clamp(min=1e-6))
+        if self.settings.prior == "vamp":
+            rows = spread_rows(train, self.settings.n_components, seed)
+            self.prior.start_from(*self.inputs(cells.take(rows)))
+        if self.settings.start == "data":
+            total = torch.as_tensor(counts.sum(0), dtype=torch.float32).view(-1)
+            bias = self.share[1].bias if self.settings.decoder == "linear" else self.share.bias
+            bias.copy_(((total + 1) / (total + 1).sum()).log())
+            if self.settings.library == "latent":
+                self.library.encoder.mean.bias.fill_(float(np.log(library_size).mean()))
+            self.dispersion.start_from(dispersion_from_moments(counts, library_size))
 
 
-def build_scvi(cells: Cells, train, settings: Scvi, seed: int) -> SCVI:
-    """Return an untrained model that starts from the moments of the training cells.
+def build_scvi(cells: Cells, train: np.ndarray, settings: Scvi, seed: int) -> SCVI:
+    """Return an untrained model.
 
     Parameters
     ----------
     cells
-        Counts and batches.
+        Counts, batches and covariates.
     train
         Rows of the training cells.
     settings
@@ -128,35 +256,17 @@ def build_scvi(cells: Cells, train, settings: Scvi, seed: int) -> SCVI:
         Seeds the initial weights.
     """
     torch.manual_seed(seed)
-    model = SCVI(cells.counts.shape[1], len(cells.batches), settings)
-    model.start_from(cells.counts[train], cells.library_size[train])
+    model = SCVI(cells.sizes, settings)
+    model.start_from(cells, train, seed)
     return model.to(cells.device)
 
 
-def describe_scvi(model: SCVI, genes, batches) -> dict:
-    """Return what `load_scvi` needs beside the weights."""
-    return {
-        "kind": "scvi",
-        "settings": asdict(model.settings),
-        "genes": list(genes),
-        "batches": list(batches),
-    }
+def loadings(model: SCVI) -> np.ndarray:
+    """Return how each latent dimension moves the log expression of each gene, (G, L).
 
-
-def load_scvi(folder, genes, batches) -> SCVI:
-    """Load a trained model for data with the given genes and batches.
-
-    Raises
-    ------
-    InputError
-        When the genes or batches, in order, are not those of the model.
+    Those of a linear decoder, with its batch normalisation folded in (Svensson et al. 2020).
     """
-    weights, description = load_model(folder)
-    for name, there in (("genes", genes), ("batches", batches)):
-        if list(there) != description[name]:
-            what = f"its {name} are not those of the data"
-            raise InputError(problem(str(folder), what, "delete the folder and run again"))
-    settings = Scvi(**description["settings"])
-    model = SCVI(len(description["genes"]), len(description["batches"]), settings)
-    model.load_state_dict(weights)
-    return model
+    linear, norm = model.share
+    scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+    weights = scale[:, None] * linear.weight[:, : model.settings.n_latent]
+    return weights.detach().cpu().numpy()

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from sclatent import files
 from sclatent.errors import InputError, problem
 
-FORMAT = 1
+FORMAT = 2
 
 
 def save_model(folder, model, description: dict) -> None:

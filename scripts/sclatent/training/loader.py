@@ -1,10 +1,14 @@
 """Minibatches from compressed counts.
 
-Letters for shapes: B cells of a minibatch, G genes, S batches, N non-zero counts.
+Letters for shapes: B cells of a minibatch, G genes, S batches, N non-zero counts, C columns of
+one-hot covariates other than the batch, M numeric covariates.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +16,7 @@ import torch
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
+from sclatent.data.store import covariates
 from sclatent.errors import InputError, problem
 from sclatent.models.likelihoods import Entries
 
@@ -23,7 +28,64 @@ class Minibatch(NamedTuple):
     entries: Entries  # the same counts, only those that are not zero
     library_size: Tensor  # (B, 1) float32
     batch: Tensor  # (B, S) float32, one-hot
+    categorical: Tensor  # (B, C) float32, one-hot columns of the other categorical covariates
+    continuous: Tensor  # (B, M) float32
     label: Tensor  # (B,) int64, -1 where the model may not see it
+    labelled: Minibatch | None = None  # other cells, drawn for their labels
+
+    def in_batch(self, code: int) -> Minibatch:
+        """Return the same cells as if they all came from one batch."""
+        batch = torch.zeros_like(self.batch)
+        batch[:, code] = 1
+        return self._replace(batch=batch)
+
+    def to(self, device: str) -> Minibatch:
+        """Copy to a device."""
+        moved = {
+            name: Entries(*(tensor.to(device) for tensor in value))
+            if name == "entries"
+            else value.to(device)
+            for name, value in self._asdict().items()
+            if value is not None
+        }
+        return self._replace(**moved)
+
+
+class Sizes(NamedTuple):
+    """What a model must know of the data to be built."""
+
+    genes: int
+    batches: int = 1
+    labels: int = 0
+    categorical: int = 0  # one-hot columns beside those of the batch
+    continuous: int = 0
+
+    @property
+    def columns(self) -> int:
+        """One-hot columns in all; a single batch tells nothing and has none."""
+        return self.categorical + (self.batches if self.batches > 1 else 0)
+
+
+@dataclass(frozen=True)
+class Covariates:
+    """Covariates of cells beside their batch.
+
+    Attributes
+    ----------
+    categories
+        The categories of each categorical covariate that has more than one.
+    numbers
+        Names of the continuous covariates.
+    one_hot
+        (n_cells, C) float32.
+    values
+        (n_cells, M) float32.
+    """
+
+    categories: dict
+    numbers: list
+    one_hot: np.ndarray
+    values: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -42,6 +104,10 @@ class Cells:
         Names of the batches, in the order of their codes.
     device
         Where minibatches go.
+    covariates
+        Further covariates; none by default.
+    classes
+        Names of the labels, in the order of their codes.
     """
 
     counts: csr_matrix
@@ -49,21 +115,39 @@ class Cells:
     label: np.ndarray
     batches: list
     device: str = "cpu"
+    covariates: Covariates | None = None
+    classes: list = field(default_factory=list)
 
-    @property
+    def __post_init__(self):
+        if self.covariates is None:
+            nothing = np.zeros((self.counts.shape[0], 0), dtype=np.float32)
+            object.__setattr__(self, "covariates", Covariates({}, [], nothing, nothing))
+
+    @cached_property
     def library_size(self) -> np.ndarray:
         """Total counts of each cell over the genes here, at least 1, (n_cells,)."""
         return np.maximum(np.asarray(self.counts.sum(1)).ravel(), 1).astype(np.float64)
 
+    @property
+    def sizes(self) -> Sizes:
+        """What a model must know to be built."""
+        return Sizes(
+            self.counts.shape[1],
+            len(self.batches),
+            len(self.classes),
+            self.covariates.one_hot.shape[1],
+            self.covariates.values.shape[1],
+        )
+
     def take(self, rows: np.ndarray) -> Minibatch:
         """Return the cells `rows` as a minibatch."""
         block = self.counts[rows]
-        n_genes = block.shape[1]
         dense = torch.from_numpy(block.toarray().astype(np.float32))
         row = np.repeat(np.arange(len(rows)), np.diff(block.indptr))
-        gene = torch.from_numpy(block.indices.astype(np.int64))
         entries = Entries(
-            torch.from_numpy(row) * n_genes + gene, gene, torch.from_numpy(block.data).float()
+            torch.from_numpy(row),
+            torch.from_numpy(block.indices.astype(np.int64)),
+            torch.from_numpy(block.data).float(),
         )
         one_hot = torch.nn.functional.one_hot(
             torch.from_numpy(self.batch[rows].astype(np.int64)), len(self.batches)
@@ -73,9 +157,11 @@ class Cells:
             entries,
             dense.sum(1, keepdim=True).clamp(min=1),
             one_hot.float(),
+            torch.from_numpy(self.covariates.one_hot[rows]),
+            torch.from_numpy(self.covariates.values[rows]),
             torch.from_numpy(self.label[rows].astype(np.int64)),
         )
-        return minibatch if self.device == "cpu" else move(minibatch, self.device)
+        return minibatch if self.device == "cpu" else minibatch.to(self.device)
 
 
 class Rows(NamedTuple):
@@ -98,30 +184,55 @@ def split_rows(adata) -> Rows:
     return Rows(*(np.flatnonzero(split == name) for name in Rows._fields))
 
 
-def gather_cells(adata, device: str = "cpu", labels=None) -> Cells:
+def gather_cells(adata, device: str = "cpu", min_cells_per_label: int = 0) -> Cells:
     """Gather what a model may see.
 
     Parameters
     ----------
     adata
-        Raw counts in X, obs `batch`.
+        Raw counts in X, obs `batch`, and the covariates that `uns` names; with labels also obs
+        `cell_type`, `cells_split` and `labels_split`.
     device
         ``cpu`` or ``cuda``.
-    labels
-        Code of each cell's type, -1 where it is hidden; all hidden by default.
+    min_cells_per_label
+        The labels that training may see are given too, those with at least so many training
+        cells; 0 hides all of them.
 
     Raises
     ------
     InputError
-        When the device is not there.
+        When the device is not there, or there are too few labels.
     """
     if device == "cuda" and not torch.cuda.is_available():
         what = "training.device is cuda, but torch finds no GPU here"
         raise InputError(problem("config", what, "set training.device: cpu"))
     batch = adata.obs["batch"].cat
-    hidden = np.full(adata.n_obs, -1)
-    codes = hidden if labels is None else np.asarray(labels)
-    return Cells(adata.X, batch.codes.to_numpy(), codes, list(batch.categories), device)
+    codes, classes = np.full(adata.n_obs, -1), []
+    if min_cells_per_label:
+        codes, classes = seen_labels(adata, min_cells_per_label)
+    return Cells(
+        *(adata.X, batch.codes.to_numpy(), codes, list(batch.categories), device),
+        covariates=gather_covariates(adata),
+        classes=classes,
+    )
+
+
+def gather_covariates(adata) -> Covariates:
+    """Gather the covariates that `adata.uns` names; a category that all cells share is none."""
+    categorical, continuous = covariates(adata)
+    columns = {name: adata.obs[name].astype("category").cat for name in categorical}
+    columns = {name: column for name, column in columns.items() if len(column.categories) > 1}
+    one_hot = [
+        np.eye(len(column.categories), dtype=np.float32)[column.codes]
+        for column in columns.values()
+    ]
+    nothing = np.zeros((adata.n_obs, 0), dtype=np.float32)
+    return Covariates(
+        {name: list(column.categories) for name, column in columns.items()},
+        continuous,
+        np.concatenate([nothing, *one_hot], 1),
+        adata.obs[continuous].to_numpy(np.float32) if continuous else nothing,
+    )
 
 
 def seen_labels(adata, min_cells: int) -> tuple[np.ndarray, list[str]]:
@@ -159,18 +270,14 @@ def seen_labels(adata, min_cells: int) -> tuple[np.ndarray, list[str]]:
         what = (
             f"{len(classes)} labels have at least {min_cells} cells to learn from; two are needed"
         )
-        fix = "label more cells, lower scanvi.min_cells_per_label, or leave scanvi out of latents"
+        fix = (
+            "label more cells, lower scanvi.min_cells_per_label, "
+            "or leave out of latents what needs labels"
+        )
         raise InputError(problem("obs['cell_type']", what, fix))
     code = {name: number for number, name in enumerate(classes)}
     values = zip(cell_type, seen, strict=True)
     return np.array([code.get(name, -1) if known else -1 for name, known in values]), classes
-
-
-def move(minibatch: Minibatch, device: str) -> Minibatch:
-    """Copy a minibatch to a device."""
-    entries = Entries(*(tensor.to(device) for tensor in minibatch.entries))
-    counts, _, *others = minibatch
-    return Minibatch(counts.to(device), entries, *(tensor.to(device) for tensor in others))
 
 
 def slices(n_cells: int, size: int) -> list[slice]:
@@ -190,3 +297,26 @@ def shuffled(rows: np.ndarray, size: int, generator: np.random.Generator) -> Ite
     for part in slices(len(order), size):
         # Sorted rows are gathered faster; the order within a minibatch does not matter.
         yield np.sort(order[part])
+
+
+def draw_labelled(
+    label: np.ndarray, n: int, even: bool, generator: np.random.Generator
+) -> np.ndarray:
+    """Return `n` positions of labelled cells, drawn with replacement, in order.
+
+    Parameters
+    ----------
+    label
+        (n_cells,), -1 where there is none; such cells are never drawn.
+    n
+        How many to draw.
+    even
+        Whether every label is equally likely, or every labelled cell.
+    generator
+        Draws them.
+    """
+    weight = (label >= 0).astype(float)
+    if even:
+        _, place, size = np.unique(label, return_inverse=True, return_counts=True)
+        weight /= size[place]
+    return np.sort(generator.choice(len(label), n, p=weight / weight.sum()))

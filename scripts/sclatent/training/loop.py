@@ -1,22 +1,24 @@
 """The training loop of every model. It knows no biology.
 
-A model has ``loss(minibatch, kl_weight) -> Loss``. The loop takes steps of Adam with a learning
-rate that rises over the first steps and falls along a cosine, lets the weight of the KL term grow
-to 1 over the first part of the steps, and keeps the weights of the epoch with the best validation
-loss once that weight is 1.
+A model has ``loss(minibatch, kl_weight, done) -> Loss``, where `done` is the share of the training
+that is done. It may have an `opponent`: a module that learns at the same time from
+``Loss.opponent``, and whose weights nothing else moves.
+
+The loop keeps the weights of the epoch with the best validation loss once the weight of the KL term
+is 1, or those of the last epoch where the plan says so.
 """
 
 import copy
 import math
 import time
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sclatent.training.loader import Cells, shuffled, slices
+from sclatent.training.loader import Cells, draw_labelled, shuffled, slices
+from sclatent.training.plan import Schedule, Training
 
 
 class Loss(NamedTuple):
@@ -25,39 +27,22 @@ class Loss(NamedTuple):
     total: Tensor
     reconstruction: Tensor
     kl: Tensor
-
-
-@dataclass(frozen=True)
-class Training:
-    """Settings of the loop, as in the config's section `training`."""
-
-    threads: int = 1
-    minibatch: int = 256
-    n_steps: int = 3000
-    max_epochs: int = 100
-    min_epochs: int = 10
-    warmup: float = 0.25
-    learning_rate: float = 4e-3
-    patience: int = 30
-    device: str = "cpu"
-
-    def n_epochs(self, n_cells: int) -> int:
-        """Return the number of epochs that take about `n_steps` steps, within the bounds."""
-        steps = len(slices(n_cells, self.minibatch))
-        return int(np.clip(math.ceil(self.n_steps / steps), self.min_epochs, self.max_epochs))
+    opponent: Tensor | None = None
 
 
 class Diverged(ArithmeticError):
     """The loss is not finite any more; nothing was kept."""
 
 
-def fit(model, cells: Cells, train, validation, plan: Training, seed: int) -> list:
-    """Train a model and leave it with the weights of its best epoch.
+def fit(
+    model, cells: Cells, train, validation, plan: Training, seed: int, labelled: str = "minibatch"
+) -> list:
+    """Train a model and leave it with the weights that the plan keeps.
 
     Parameters
     ----------
     model
-        A module with ``loss(minibatch, kl_weight)``.
+        A module with ``loss(minibatch, kl_weight, done)``.
     cells
         The counts and what goes with them.
     train, validation
@@ -66,6 +51,9 @@ def fit(model, cells: Cells, train, validation, plan: Training, seed: int) -> li
         Steps, learning rate, warm-up, patience.
     seed
         Seeds the order of the minibatches, dropout and sampling.
+    labelled
+        Where labels are learnt from: the labelled cells of the ``minibatch``, a second minibatch
+        of labelled cells, ``drawn`` at random, or one that is ``balanced`` over the labels.
 
     Returns
     -------
@@ -78,27 +66,38 @@ def fit(model, cells: Cells, train, validation, plan: Training, seed: int) -> li
     Diverged
         At the first loss that is not finite.
     """
-    n_epochs = plan.n_epochs(len(train))
-    schedule = Schedule(n_epochs * len(slices(len(train), plan.minibatch)), plan)
-    optimiser = torch.optim.Adam(
-        model.parameters(), lr=plan.learning_rate, eps=0.01, weight_decay=1e-6, fused=True
-    )
+    n_epochs = plan.n_epochs(len(train), len(validation))
+    schedule = Schedule(n_epochs, len(slices(len(train), plan.minibatch)), plan)
+    optimiser = plan.optimise(model)
     generator = np.random.default_rng([seed, 1])
     torch.manual_seed(seed)
-    progress, best, curve = Progress(n_epochs), Best(), []
+    progress, best, curve = Progress(n_epochs), Best(plan.keep), []
     for epoch in range(1, n_epochs + 1):
-        learned = run_epoch(model, cells, train, plan, optimiser, schedule, generator)
+        minibatches = gather(cells, train, plan.minibatch, labelled, generator)
+        learned = run_epoch(model, minibatches, plan, optimiser, schedule)
         checked = evaluate(model, cells, validation, plan.minibatch, seed)
         curve.append(describe_epoch(epoch, schedule, learned, checked))
         progress.report(curve[-1])
-        if schedule.kl_weight >= 1:
+        schedule.consider(checked.total)
+        if schedule.kl_weight >= 1 or plan.keep == "last":
             best.consider(epoch, checked.total, model)
-        if best.weights and epoch - best.epoch >= plan.patience:
+        if best.weights and plan.keep == "best" and epoch - best.epoch >= plan.patience:
             print(f"stopped: no better validation loss in {plan.patience} epochs")
             break
     best.restore(model)
     print(f"kept epoch {best.epoch}: validation loss {best.loss:.2f} nats per cell")
     return [{**row, "best": row["epoch"] == best.epoch} for row in curve]
+
+
+def gather(cells: Cells, rows, size: int, labelled: str, generator):
+    """Yield the minibatches of one epoch, with cells drawn for their labels where asked."""
+    for part in shuffled(rows, size, generator):
+        minibatch = cells.take(part)
+        if labelled != "minibatch":
+            even = labelled == "balanced"
+            drawn = rows[draw_labelled(cells.label[rows], len(part), even, generator)]
+            minibatch = minibatch._replace(labelled=cells.take(drawn))
+        yield minibatch
 
 
 def describe_epoch(epoch: int, schedule, learned: Loss, checked: Loss) -> dict:
@@ -116,14 +115,14 @@ def describe_epoch(epoch: int, schedule, learned: Loss, checked: Loss) -> dict:
 
 
 class Best:
-    """The weights of the epoch with the lowest validation loss."""
+    """The weights of the epoch with the lowest validation loss, or of the last one."""
 
-    def __init__(self):
-        self.epoch, self.loss, self.weights = 0, math.inf, None
+    def __init__(self, keep: str = "best"):
+        self.keep, self.epoch, self.loss, self.weights = keep, 0, math.inf, None
 
     def consider(self, epoch: int, loss: float, model) -> None:
-        """Keep the model's weights if its loss is the lowest so far."""
-        if loss < self.loss:
+        """Keep the model's weights if its loss is the lowest so far, or the last is wanted."""
+        if loss < self.loss or self.keep == "last":
             self.epoch, self.loss = epoch, loss
             self.weights = copy.deepcopy(model.state_dict())
 
@@ -133,44 +132,14 @@ class Best:
         model.eval()
 
 
-class Schedule:
-    """Learning rate and KL weight as functions of the share of the steps taken."""
-
-    def __init__(self, n_steps: int, plan: Training):
-        self.n_steps, self.plan, self.step = n_steps, plan, 0
-
-    def advance(self) -> None:
-        """Count one step."""
-        self.step += 1
-
-    @property
-    def kl_weight(self) -> float:
-        """The weight of the KL term: it grows linearly to 1 and stays there.
-
-        It is 1 by the end of the last epoch, however few steps there are.
-        """
-        warmup = self.plan.warmup * self.n_steps
-        return min(1.0, (self.step + 1) / warmup) if warmup else 1.0
-
-    @property
-    def learning_rate(self) -> float:
-        """The step size: linear to its largest value in a twentieth of the steps, then a cosine."""
-        rise = max(1, self.n_steps // 20)
-        if self.step < rise:
-            return self.plan.learning_rate * (self.step + 1) / rise
-        share = (self.step - rise) / max(1, self.n_steps - rise)
-        return self.plan.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
-
-
-def run_epoch(model, cells, rows, plan, optimiser, schedule, generator) -> Loss:
+def run_epoch(model, minibatches, plan: Training, optimiser, schedule: Schedule) -> Loss:
     """Take one step per minibatch; return the mean loss over the cells."""
     model.train()
-    sums = np.zeros(3)
-    for part in shuffled(rows, plan.minibatch, generator):
-        for group in optimiser.param_groups:
-            group["lr"] = schedule.learning_rate
-        loss = model.loss(cells.take(part), schedule.kl_weight)
-        values = np.array([float(term.detach()) for term in loss])
+    sums, n_cells = np.zeros(3), 0
+    for minibatch in minibatches:
+        optimiser.param_groups[0]["lr"] = schedule.learning_rate
+        loss = model.loss(minibatch, schedule.kl_weight, schedule.done)
+        values = np.array([float(term.detach()) for term in loss[:3]])
         if not np.isfinite(values).all():
             raise Diverged(
                 f"the loss is not finite at step {schedule.step + 1} of {schedule.n_steps} "
@@ -178,12 +147,22 @@ def run_epoch(model, cells, rows, plan, optimiser, schedule, generator) -> Loss:
                 "lower training.learning_rate"
             )
         optimiser.zero_grad(set_to_none=True)
-        loss.total.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1000.0)
+        (loss.total if loss.opponent is None else loss.total + loss.opponent).backward()
+        clip(optimiser, plan)
         optimiser.step()
         schedule.advance()
-        sums += values * len(part)
-    return Loss(*(sums / len(rows)))
+        sums += values * len(minibatch.counts)
+        n_cells += len(minibatch.counts)
+    return Loss(*(sums / n_cells))
+
+
+def clip(optimiser, plan: Training) -> None:
+    """Clip the gradients of each group by their norm or value, where the plan says so."""
+    for group in optimiser.param_groups:
+        if plan.clip_norm:
+            torch.nn.utils.clip_grad_norm_(group["params"], plan.clip_norm)
+        if plan.clip_value:
+            torch.nn.utils.clip_grad_value_(group["params"], plan.clip_value)
 
 
 @torch.no_grad()
@@ -195,7 +174,7 @@ def evaluate(model, cells: Cells, rows, size: int, seed: int) -> Loss:
         torch.manual_seed(seed)
         for part in slices(len(rows), size):
             loss = model.loss(cells.take(rows[part]), 1.0)
-            sums += np.array([float(term) for term in loss]) * len(rows[part])
+            sums += np.array([float(term) for term in loss[:3]]) * len(rows[part])
     if not np.isfinite(sums).all():
         raise Diverged("the validation loss is not finite; lower training.learning_rate")
     return Loss(*(sums / len(rows)))

@@ -18,4 +18,4 @@ def cells() -> Cells:
     rate[batch == 1, 20:30] *= 4
     counts = csr_matrix(random.poisson(rate).astype(np.int32))
     label = np.where(np.arange(120) % 2, kind, -1)
-    return Cells(counts, batch, label, ["a", "b"])
+    return Cells(counts, batch, label, ["a", "b"], classes=["first", "second"])

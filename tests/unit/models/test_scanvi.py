@@ -7,20 +7,22 @@ import torch
 from sclatent.models.networks import kl_standard_normal, log_normal
 from sclatent.models.scanvi import SCANVI, Scanvi
 from sclatent.models.scvi import SCVI, Scvi, build_scvi
-from sclatent.training.loop import Training, fit, predict
+from sclatent.training.loader import Sizes
+from sclatent.training.loop import fit, predict
+from sclatent.training.plan import Training
 
 SMALL = Scvi(n_latent=4, n_hidden=16, dropout=0.0)
 ROWS = np.arange(120)
 
 
 def test_probabilities_sum_to_one(cells):
-    model = SCANVI(SCVI(40, 2, SMALL), 3, Scanvi()).eval()
+    model = SCANVI(SCVI(Sizes(40, 2), SMALL), 3, Scanvi()).eval()
     probabilities = predict(model.probabilities, cells)
     np.testing.assert_allclose(probabilities.sum(1), 1, rtol=1e-5)
 
 
 def test_the_cross_entropy_of_a_uniform_classifier_is_log_k(cells):
-    model = SCANVI(SCVI(40, 2, SMALL), 5, Scanvi()).eval()
+    model = SCANVI(SCVI(Sizes(40, 2), SMALL), 5, Scanvi()).eval()
     torch.nn.init.zeros_(model.logits.weight)
     torch.nn.init.zeros_(model.logits.bias)
     log_prob = model.classify(torch.randn(7, 4))
@@ -28,7 +30,7 @@ def test_the_cross_entropy_of_a_uniform_classifier_is_log_k(cells):
 
 
 def test_the_second_level_equals_a_loop_over_the_types(cells):
-    model = SCANVI(SCVI(40, 2, SMALL), 3, Scanvi()).eval()
+    model = SCANVI(SCVI(Sizes(40, 2), SMALL), 3, Scanvi()).eval()
     z1 = torch.randn(6, 4)
     torch.manual_seed(0)
     log_p, kl = model.second_level(z1)
@@ -43,7 +45,7 @@ def test_the_second_level_equals_a_loop_over_the_types(cells):
 
 
 def test_hidden_labels_do_not_enter_the_loss(cells):
-    model = SCANVI(SCVI(40, 2, SMALL), 2, Scanvi()).eval()
+    model = SCANVI(SCVI(Sizes(40, 2), SMALL), 2, Scanvi()).eval()
     minibatch = cells.take(ROWS[:20])
     torch.manual_seed(0)
     with_labels = model.loss(minibatch, 1.0).total
@@ -55,7 +57,7 @@ def test_hidden_labels_do_not_enter_the_loss(cells):
 
 @pytest.mark.parametrize("labelled", [0, 1])
 def test_a_minibatch_with_few_labels_can_be_learnt_from(cells, labelled):
-    model = SCANVI(SCVI(40, 2, SMALL), 2, Scanvi()).train()
+    model = SCANVI(SCVI(Sizes(40, 2), SMALL), 2, Scanvi()).train()
     label = torch.full((20,), -1)
     label[:labelled] = 1
     loss = model.loss(cells.take(ROWS[:20])._replace(label=label), 1.0)

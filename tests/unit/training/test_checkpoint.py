@@ -37,5 +37,5 @@ def test_a_newer_format_names_both_versions(tmp_path):
     save_model(tmp_path, nn.Linear(3, 2), {})
     description = files.read_json(tmp_path / "model.json")
     files.write_json(tmp_path / "model.json", {**description, "format": 99})
-    with pytest.raises(InputError, match="format 99, this release reads 1"):
+    with pytest.raises(InputError, match="format 99, this release reads 2"):
         load_model(tmp_path)

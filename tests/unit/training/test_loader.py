@@ -29,9 +29,10 @@ def test_a_minibatch_holds_the_counts_twice_and_the_library_size():
     counts = csr_matrix(np.array([[0, 3, 1], [0, 0, 0], [5, 0, 2]], dtype=np.int32))
     cells = Cells(counts, np.array([0, 1, 1]), np.array([-1, 0, 1]), ["a", "b"])
     minibatch = cells.take(np.array([0, 1, 2]))
-    dense = np.zeros(9)
-    dense[minibatch.entries.place.numpy()] = minibatch.entries.value.numpy()
-    assert np.array_equal(dense.reshape(3, 3), counts.toarray())
+    dense = np.zeros((3, 3))
+    entries = minibatch.entries
+    dense[entries.row.numpy(), entries.gene.numpy()] = entries.value.numpy()
+    assert np.array_equal(dense, counts.toarray())
     assert np.array_equal(minibatch.counts.numpy(), counts.toarray())
     assert minibatch.library_size.ravel().tolist() == [4, 1, 7]
     assert minibatch.batch.tolist() == [[1, 0], [0, 1], [0, 1]]
@@ -58,7 +59,7 @@ def test_only_training_labels_are_seen(adata, capsys):
 
 
 def test_too_few_labels_are_an_error_that_says_what_to_do(adata):
-    with pytest.raises(InputError, match="leave scanvi out of latents"):
+    with pytest.raises(InputError, match="leave out of latents what needs labels"):
         seen_labels(adata, min_cells=2)
 
 

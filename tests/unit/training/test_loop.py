@@ -5,7 +5,8 @@ from scipy.sparse import csr_matrix
 from torch import nn
 
 from sclatent.training.loader import Cells
-from sclatent.training.loop import Diverged, Loss, Schedule, Training, fit
+from sclatent.training.loop import Diverged, Loss, fit
+from sclatent.training.plan import Schedule, Training
 
 
 class Mean(nn.Module):
@@ -16,7 +17,7 @@ class Mean(nn.Module):
         self.value = nn.Parameter(torch.zeros(()))
         self.steps, self.diverge_at = 0, diverge_at
 
-    def loss(self, minibatch, kl_weight):
+    def loss(self, minibatch, kl_weight, done=1.0):
         self.steps += self.training
         error = (minibatch.counts - self.value).square().mean()
         if self.steps == self.diverge_at:
@@ -36,7 +37,7 @@ TRAIN, VALIDATION = np.arange(40), np.arange(40, 50)
 @pytest.mark.parametrize("n_steps", [1, 7, 100, 1000])
 @pytest.mark.parametrize("warmup", [0.0, 0.25, 0.99])
 def test_the_kl_weight_grows_and_is_one_at_the_end(n_steps, warmup):
-    schedule = Schedule(n_steps, Training(warmup=warmup))
+    schedule = Schedule(1, n_steps, Training(warmup=warmup))
     weights = []
     for _ in range(n_steps):
         weights.append(schedule.kl_weight)
@@ -48,7 +49,7 @@ def test_the_kl_weight_grows_and_is_one_at_the_end(n_steps, warmup):
 
 
 def test_the_learning_rate_rises_to_its_largest_value_and_falls_to_nothing():
-    schedule = Schedule(200, Training(learning_rate=0.01))
+    schedule = Schedule(10, 20, Training(learning_rate=0.01))
     rates = []
     for _ in range(200):
         rates.append(schedule.learning_rate)

@@ -1,0 +1,68 @@
+"""The inverse dispersion theta of the counts: per gene, per gene and group, or per cell.
+
+Each is a module that maps a hidden state of the decoder and a minibatch to log theta.
+
+Letters for shapes: B cells, G genes, H hidden units.
+"""
+
+import torch
+from torch import Tensor, nn
+
+LOWEST, HIGHEST = -9.2, 13.8
+"""Bounds of log theta: theta from 1e-4 to 1e6."""
+
+
+class GeneDispersion(nn.Module):
+    """One theta per gene."""
+
+    def __init__(self, n_genes: int):
+        super().__init__()
+        self.log_theta = nn.Parameter(torch.randn(n_genes))
+
+    def start_from(self, log_theta: Tensor) -> None:
+        """Start at the given log theta, (G,)."""
+        self.log_theta.copy_(log_theta.expand_as(self.log_theta))
+
+    def forward(self, hidden: Tensor, minibatch) -> Tensor:
+        """Return log theta, (G,)."""
+        return self.log_theta.clamp(LOWEST, HIGHEST)
+
+
+class BatchDispersion(GeneDispersion):
+    """One theta per gene and batch."""
+
+    def __init__(self, n_genes: int, n_batches: int):
+        super().__init__(n_genes)
+        self.log_theta = nn.Parameter(torch.randn(n_batches, n_genes))
+
+    def forward(self, hidden: Tensor, minibatch) -> Tensor:
+        """Return log theta, (B, G)."""
+        return minibatch.batch @ self.log_theta.clamp(LOWEST, HIGHEST)
+
+
+class LabelDispersion(GeneDispersion):
+    """One theta per gene and label; the cells whose label is hidden share the last row."""
+
+    def __init__(self, n_genes: int, n_labels: int):
+        super().__init__(n_genes)
+        self.log_theta = nn.Parameter(torch.randn(n_labels + 1, n_genes))
+
+    def forward(self, hidden: Tensor, minibatch) -> Tensor:
+        """Return log theta, (B, G)."""
+        return self.log_theta.clamp(LOWEST, HIGHEST)[minibatch.label]
+
+
+class CellDispersion(nn.Module):
+    """A theta per gene and cell, log-linear in the decoder's hidden state."""
+
+    def __init__(self, n_genes: int, n_hidden: int):
+        super().__init__()
+        self.log_theta = nn.Linear(n_hidden, n_genes)
+
+    def start_from(self, log_theta: Tensor) -> None:
+        """Start at the given log theta, (G,)."""
+        self.log_theta.bias.copy_(log_theta)
+
+    def forward(self, hidden: Tensor, minibatch) -> Tensor:
+        """Return log theta, (B, G)."""
+        return self.log_theta(hidden).clamp(LOWEST, HIGHEST)

@@ -1,0 +1,119 @@
+"""How a model is trained: the settings, and what follows from them at each step."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from sclatent.training.loader import slices
+
+
+@dataclass(frozen=True)
+class Training:
+    """Settings of the loop, as in the config's section `training`."""
+
+    threads: int = 1
+    minibatch: int = 256
+    n_steps: int = 3000
+    cells_seen: float = 0
+    max_epochs: int = 100
+    min_epochs: int = 10
+    warmup: float = 0.25
+    warmup_epochs: int = 0
+    optimiser: str = "adam"
+    learning_rate: float = 4e-3
+    schedule: str = "cosine"
+    plateau: int = 10
+    epsilon: float = 0.01
+    weight_decay: float = 1e-6
+    clip_norm: float = 1000.0
+    clip_value: float = 0.0
+    keep: str = "best"
+    patience: int = 30
+    device: str = "cpu"
+
+    def n_epochs(self, n_train: int, n_validation: int = 0) -> int:
+        """Return the number of epochs.
+
+        They take about `n_steps` steps or, where `cells_seen` is given, show that many cells,
+        validation cells counted; within the two bounds.
+
+        Parameters
+        ----------
+        n_train, n_validation
+            Numbers of cells.
+        """
+        if self.cells_seen:
+            wanted = round(self.cells_seen / (n_train + n_validation))
+        else:
+            wanted = math.ceil(self.n_steps / len(slices(n_train, self.minibatch)))
+        return min(max(wanted, self.min_epochs), self.max_epochs)
+
+    def optimise(self, model) -> torch.optim.Optimizer:
+        """Return an optimiser of a model's weights, those of its opponent in a group of their own.
+
+        The opponent's learning rate is 1e-3 throughout.
+        """
+        opponent = getattr(model, "opponent", None)
+        others = set() if opponent is None else set(opponent.parameters())
+        groups = [{"params": [weight for weight in model.parameters() if weight not in others]}]
+        if opponent is not None:
+            groups.append({"params": list(opponent.parameters()), "lr": 1e-3})
+        common = {"lr": self.learning_rate, "eps": self.epsilon, "weight_decay": self.weight_decay}
+        if self.optimiser == "rmsprop":
+            return torch.optim.RMSprop(groups, alpha=0.9, **common)
+        return torch.optim.Adam(groups, fused=True, **common)
+
+
+class Schedule:
+    """Learning rate and KL weight at each step."""
+
+    def __init__(self, n_epochs: int, steps_per_epoch: int, plan: Training):
+        self.n_steps = n_epochs * steps_per_epoch
+        self.steps_per_epoch, self.plan, self.step = steps_per_epoch, plan, 0
+        self.factor, self.lowest, self.waited = 1.0, math.inf, 0
+
+    def advance(self) -> None:
+        """Count one step."""
+        self.step += 1
+
+    @property
+    def done(self) -> float:
+        """The share of the steps that are taken."""
+        return self.step / self.n_steps
+
+    @property
+    def kl_weight(self) -> float:
+        """The weight of the KL term: it grows linearly to 1 and stays there.
+
+        With a share as warm-up it is 1 by the end of the last epoch, however few steps there are.
+        With `warmup_epochs`, as in scvi-tools, it need not be.
+        """
+        if self.plan.warmup_epochs:
+            return min(1.0, (self.step // self.steps_per_epoch) / self.plan.warmup_epochs)
+        warmup = self.plan.warmup * self.n_steps
+        return min(1.0, (self.step + 1) / warmup) if warmup else 1.0
+
+    @property
+    def learning_rate(self) -> float:
+        """The step size.
+
+        A cosine rises linearly to its largest value in a twentieth of the steps before it falls. On
+        a plateau the step size falls to a tenth.
+        """
+        if self.plan.schedule != "cosine":
+            return self.plan.learning_rate * self.factor
+        rise = max(1, self.n_steps // 20)
+        if self.step < rise:
+            return self.plan.learning_rate * (self.step + 1) / rise
+        share = (self.step - rise) / max(1, self.n_steps - rise)
+        return self.plan.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
+
+    def consider(self, loss: float) -> None:
+        """Look at the validation loss of an epoch; on a plateau, take smaller steps."""
+        if loss < self.lowest - 1e-4:
+            self.lowest, self.waited = loss, 0
+            return
+        self.waited += 1
+        if self.plan.schedule == "plateau" and self.waited >= self.plan.plateau:
+            self.factor, self.waited = self.factor * 0.1, 0

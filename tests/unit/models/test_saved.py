@@ -1,0 +1,79 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from sclatent.errors import InputError
+from sclatent.models import saved
+from sclatent.models.dca import Dca, build_dca
+from sclatent.models.scanvi import Scanvi, build_scanvi
+from sclatent.models.scvi import Scvi, build_scvi
+from sclatent.training.loader import Covariates
+
+ROWS = np.arange(120)
+GENES = [f"gene{number}" for number in range(40)]
+SMALL = {"n_latent": 4, "n_hidden": 16, "n_components": 3}
+SCVIS = [
+    {},
+    {"likelihood": "zinb", "dispersion": "gene-batch", "library": "latent"},
+    {"dispersion": "gene-label", "prior": "mixture", "adversary": 1.0},
+    {"dispersion": "gene-cell", "prior": "vamp", "encode_covariates": True},
+    {"decoder": "linear", "likelihood": "zinb"},
+    {"likelihood": "poisson", "n_layers": 2},
+]
+
+
+def build(cells, kind, options):
+    if kind == "dca":
+        return build_dca(cells, ROWS, Dca(n_latent=4, n_hidden=16, **options), seed=0)
+    scvi = build_scvi(cells, ROWS, Scvi(**SMALL, **options), seed=0)
+    return scvi if kind == "scvi" else build_scanvi(scvi, cells, Scanvi(elbo="paper"), seed=0)
+
+
+@pytest.mark.parametrize("kind", ["scvi", "scanvi"])
+@pytest.mark.parametrize("options", SCVIS, ids=str)
+def test_a_saved_model_comes_back_with_its_options(cells, tmp_path, kind, options):
+    covariates = Covariates(
+        {"sex": ["f", "m"]},
+        ["age"],
+        np.eye(2, dtype=np.float32)[ROWS % 2],
+        ROWS[:, None].astype(np.float32),
+    )
+    cells = replace(cells, covariates=covariates)
+    model = build(cells, kind, options).eval()
+    saved.save(tmp_path / "m", model, GENES, cells)
+    again = saved.load(tmp_path / "m", GENES, cells)
+    minibatch = cells.take(ROWS[:10])
+    assert again.state_dict().keys() == model.state_dict().keys()
+    assert torch.equal(model.latent(minibatch), again.latent(minibatch))
+    torch.manual_seed(0)
+    first = model.loss(minibatch, 1.0).total
+    torch.manual_seed(0)
+    assert torch.equal(first, again.loss(minibatch, 1.0).total)
+
+
+@pytest.mark.parametrize("likelihood", ["normal", "nb-conddisp", "zinb"])
+def test_a_saved_dca_comes_back(cells, tmp_path, likelihood):
+    model = build(cells, "dca", {"likelihood": likelihood}).eval()
+    saved.save(tmp_path / "m", model, GENES, cells)
+    again = saved.load(tmp_path / "m", GENES, cells)
+    minibatch = cells.take(ROWS[:10])
+    assert torch.equal(model.draw(minibatch).counts.mean, again.draw(minibatch).counts.mean)
+
+
+def test_it_comes_back_only_for_its_own_genes_batches_and_covariates(cells, tmp_path):
+    saved.save(tmp_path / "m", build(cells, "scvi", {}), GENES, cells)
+    with pytest.raises(InputError, match="genes are not those of the data"):
+        saved.load(tmp_path / "m", GENES[::-1], cells)
+    with pytest.raises(InputError, match="batches are not those of the data"):
+        saved.load(tmp_path / "m", GENES, replace(cells, batches=["b", "a"]))
+    other = Covariates({}, ["age"], np.zeros((120, 0)), np.zeros((120, 1)))
+    with pytest.raises(InputError, match="covariates are not those of the data"):
+        saved.load(tmp_path / "m", GENES, replace(cells, covariates=other))
+
+
+def test_labels_that_shape_the_model_must_be_the_same(cells, tmp_path):
+    saved.save(tmp_path / "m", build(cells, "scvi", {"dispersion": "gene-label"}), GENES, cells)
+    with pytest.raises(InputError, match="classes are not those of the data"):
+        saved.load(tmp_path / "m", GENES, replace(cells, classes=["second", "first"]))
