@@ -1,8 +1,9 @@
-# make run     set up .venv if needed, then run the workflow on the embedded default
-# make test    set up .venv if needed, then run the tests
-# make check   format, lint, and Snakemake's own lint
-# make lock    resolve requirements.in into requirements.lock (needs uv)
-# make clean   delete results (never .venv, never resources)
+# make run         set up .venv if needed, then run the workflow on the embedded default
+# make test        set up .venv if needed, then run the tests
+# make test-peers  set up .venv-peers if needed, then run the tests against published tools
+# make check       format, lint, and Snakemake's own lint
+# make lock        resolve requirements.in and requirements-peers.in into the locks (needs uv)
+# make clean       delete results (never .venv, .venv-peers or resources)
 
 SHELL := /bin/bash
 CORES ?= all
@@ -13,7 +14,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 # uv reads another variable than pip for folders with wheels
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 
-.PHONY: run test check format lock clean
+.PHONY: run test test-peers check format lock clean
 
 run: .venv/ready
 	@echo "sclatent: running the workflow on the embedded default; results and report go to results/"
@@ -22,6 +23,10 @@ run: .venv/ready
 test: .venv/ready
 	@echo "sclatent: running the tests"
 	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist worksteal $(ARGS)
+
+test-peers: .venv-peers/ready
+	@echo "sclatent: running the tests against published tools"
+	@OMP_NUM_THREADS=1 .venv-peers/bin/python -m pytest tests/peers $(ARGS)
 
 check: .venv/ready
 	.venv/bin/ruff format --check .
@@ -34,24 +39,33 @@ format: .venv/ready
 	.venv/bin/ruff check --fix .
 	.venv/bin/snakefmt Snakefile workflow
 
+# the old lock names torch without its build, which would rule out a wheel for the CPU: choose anew
+COMPILE = uv pip compile --quiet --python-version 3.11 --no-annotate --no-emit-find-links \
+  --upgrade-package torch --custom-compile-command "make lock"
+
+# the lock of the peers keeps only what the first one does not pin
 lock:
-	uv pip compile --quiet --python-version 3.11 --no-annotate --no-emit-find-links \
-	  --custom-compile-command "make lock" requirements.in -o requirements.lock
+	$(COMPILE) requirements.in -o requirements.lock
+	$(COMPILE) -c requirements.lock requirements-peers.in -o requirements-peers.lock
+	sed -i "$$(sed -n 's/^\([^#=]*==\).*/\/^\1\/d/p' requirements.lock)" requirements-peers.lock
 	sed -i 's/^torch==\([0-9.]*\)+.*/torch==\1/' requirements.lock
 
 clean:
 	rm -rf results/*/ results/report.html results/verdict.txt
 
 .venv/ready: requirements.lock
+.venv-peers/ready: requirements.lock requirements-peers.lock
+
+.venv/ready .venv-peers/ready:
 	@test -n "$(PYTHON)" && $(PYTHON) -c '$(RECENT)' \
 	  || { echo "sclatent needs Python 3.11 or later; set PYTHON=/path/to/python"; exit 1; }
-	@echo "sclatent: installing the pinned packages into .venv (once, about 2 GB)"
-	@rm -rf .venv
+	@echo "sclatent: installing the pinned packages into $(@D) (once, about 2 GB)"
+	@rm -rf $(@D)
 	@if command -v uv >/dev/null; then \
-	  uv venv --quiet --python $(PYTHON) .venv && \
-	  uv pip install --quiet --compile-bytecode --python .venv/bin/python -r requirements.lock; \
+	  uv venv --quiet --python $(PYTHON) $(@D) && \
+	  uv pip install --quiet --compile-bytecode --python $(@D)/bin/python $(^:%=-r %); \
 	else \
-	  $(PYTHON) -m venv .venv && \
-	  .venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.lock; \
+	  $(PYTHON) -m venv $(@D) && \
+	  $(@D)/bin/python -m pip install --quiet --disable-pip-version-check $(^:%=-r %); \
 	fi
 	@touch $@
