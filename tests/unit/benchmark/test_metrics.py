@@ -119,19 +119,6 @@ def test_lisi_does_not_depend_on_the_scale_of_the_latent(planted, scale):
     assert metrics.ilisi(scale * latent, batches) == pytest.approx(expected, abs=1e-4)
 
 
-@pytest.mark.parametrize("metric", ["ilisi_knn", "clisi_knn"])
-def test_lisi_agrees_with_scib_metrics_on_the_same_neighbors(planted, metric):
-    scib = pytest.importorskip("scib_metrics", reason="scib-metrics (needs jax) is not installed")
-    from scib_metrics.nearest_neighbors import NeighborsResults
-
-    latent, labels, batches = planted
-    indices, distances = exact_neighbors(latent, 90)
-    neighbors = NeighborsResults(indices=indices, distances=distances)
-    codes = batches if metric == "ilisi_knn" else labels
-    own = metrics.ilisi if metric == "ilisi_knn" else metrics.clisi
-    assert abs(own(latent, codes) - getattr(scib, metric)(neighbors, codes)) <= 1e-5
-
-
 def test_connectivity_is_that_of_the_undirected_graph(planted):
     latent, labels, _ = planted
     graph = NearestNeighbors(n_neighbors=15).fit(latent).kneighbors_graph()
