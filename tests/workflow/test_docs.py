@@ -18,7 +18,9 @@ def test_no_placeholder_is_left(root, page):
 
 
 def test_every_command_of_make_that_is_named_exists(root):
-    rules = set(re.findall(r"^(\w+):", (root / "Makefile").read_text(), re.M))
+    rules = set(re.findall(r"^([\w-]+):", (root / "Makefile").read_text(), re.M))
     for page in PAGES:
-        named = set(re.findall(r"`make (\w+)`|^    make (\w+)", (root / page).read_text(), re.M))
+        named = set(
+            re.findall(r"`make ([\w-]+)`|^    make ([\w-]+)", (root / page).read_text(), re.M)
+        )
         assert {first or second for first, second in named} <= rules, page

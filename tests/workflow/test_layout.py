@@ -71,20 +71,34 @@ def test_imports_point_one_way(root):
                 assert module in allowed[path.parent.name], f"{path}: {module}"
 
 
+def pinned(path) -> dict[str, str]:
+    return dict(re.findall(r"^([A-Za-z0-9_.-]+)==(\S+)$", path.read_text(), re.M))
+
+
 @pytest.fixture
 def pins(root):
-    text = (root / "requirements.lock").read_text()
-    return dict(re.findall(r"^([A-Za-z0-9_.-]+)==(\S+)$", text, re.M))
+    return pinned(root / "requirements.lock")
 
 
-def test_every_pin_is_exact_and_plain(root, pins):
+@pytest.mark.parametrize("lock", ["requirements.lock", "requirements-peers.lock"])
+def test_every_pin_is_exact_and_plain(root, lock):
     lines = [
-        line
-        for line in (root / "requirements.lock").read_text().splitlines()
-        if line and not line.startswith("#")
+        line for line in (root / lock).read_text().splitlines() if line and not line.startswith("#")
     ]
-    assert len(lines) == len(pins)
-    assert not any("+" in version for version in pins.values())
+    assert len(lines) == len(pinned(root / lock))
+    assert not any("+" in version for version in pinned(root / lock).values())
+
+
+def test_the_lock_of_the_peers_only_adds_to_the_other(root, pins):
+    peers = pinned(root / "requirements-peers.lock")
+    assert pinned(root / "requirements-peers.in").items() <= peers.items()
+    assert not peers.keys() & pins.keys()
+
+
+def test_no_script_imports_a_peer(root):
+    peers = {name.replace("-", "_") for name in pinned(root / "requirements-peers.lock")} | {"scvi"}
+    for path in (root / "scripts").rglob("*.py"):
+        assert not imports(path) & peers, path
 
 
 PYPI = {"pytorch": "torch", "python-igraph": "igraph", "matplotlib-base": "matplotlib"}
