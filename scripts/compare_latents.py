@@ -7,7 +7,12 @@ from sclatent.benchmark.score import BenchmarkSettings
 job.start(snakemake)
 settings = BenchmarkSettings(**snakemake.params.benchmark)
 scores = read_scores(snakemake.input.scores, snakemake.input.controls)
-costs = read_costs(snakemake.input.costs, snakemake.params.latents, snakemake.params.seeds)
+costs = read_costs(
+    snakemake.input.costs,
+    snakemake.params.latents,
+    snakemake.params.seeds,
+    snakemake.params.on_top_of,
+)
 files.write_table(snakemake.output.comparison, gather(scores, costs))
 summary = summarise_all(scores, costs, settings.equivalence)
 files.write_table(snakemake.output.summary, summary)

@@ -65,6 +65,44 @@ def test_a_wrong_value_is_said_in_plain_words(workflow, config, line):
     assert re.search(line, lines[0])
 
 
+@pytest.mark.parametrize(
+    ("variants", "line"),
+    [
+        ({"linear": {}}, "variants: .*named after its model"),
+        ({"scvi_a": {"decode": "linear"}}, "scvi_a: there is no key 'decode', .*'decoder'"),
+        ({"scvi_a": {"likelihood": "znb"}}, "scvi_a.likelihood: there is no 'znb', .*'zinb'"),
+        ({"scvi_a": {"training": {"n_step": 5}}}, "scvi_a.training: .*'n_step', .*'n_steps'"),
+    ],
+)
+def test_a_wrong_variant_is_said_in_plain_words(workflow, variants, line):
+    lines = refused(workflow, {"variants": variants})
+    assert re.search(line, lines), lines
+
+
+@pytest.mark.parametrize(
+    ("config", "line"),
+    [
+        ({"latents": ["pca", "scvi_linear"]}, "latents.1: there is no 'scvi_linear'"),
+        ({"scanvi": {"start": "scvy"}}, "scanvi: start is 'scvy', did you mean 'scvi'"),
+        ({"compat": "scvi"}, "compat: .*scvi-tools"),
+    ],
+)
+def test_a_name_that_is_no_latent_or_preset_is_refused(workflow, config, line):
+    lines = refused(workflow, config)
+    assert re.search(line, lines), lines
+
+
+def test_a_variant_is_a_latent_of_its_own(workflow):
+    config = {
+        "latents": ["pca", "scvi", "scvi_linear", "scanvi_paper"],
+        "variants": {"scvi_linear": {"decoder": "linear"}, "scanvi_paper": {"elbo": "paper"}},
+    }
+    result = workflow.run("-n", config=config)
+    assert result.returncode == 0, result.stdout
+    for latent in ("scvi_linear", "scanvi_paper"):
+        assert f"results/simulated/latent/{latent}/seed2.h5ad" in result.stdout
+
+
 def test_a_missing_file_is_named_with_its_dataset_and_the_nearest_name(workflow):
     (workflow.folder / "mine.h5ad").touch()
     lines = refused(workflow, {"datasets": {"mine": {"source": "mein.h5ad"}}})

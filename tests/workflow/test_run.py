@@ -69,7 +69,7 @@ def test_the_report_is_one_file_and_the_verdict_is_printed(finished):
 
 
 def test_training_shows_epochs_losses_and_time_left_in_terminal_and_log(finished):
-    log = (finished.folder / "results/toy/logs/train_scvi/seed0.log").read_text()
+    log = (finished.folder / "results/toy/logs/train_scvi/scvi.seed0.log").read_text()
     assert "nats/cell" in log
     assert "s left" in log
     assert "train_scvi toy 0 | epoch 1/" in (finished.folder / "terminal.txt").read_text()
@@ -111,3 +111,27 @@ def test_every_safetensors_has_its_hash_and_no_pickle_is_written(finished):
         description = json.loads(path.read_text())
         assert description["sha256"] == files.sha256(path.with_name("model.safetensors"))
     assert not [path for suffix in ("pkl", "pt", "pickle") for path in results.rglob(f"*.{suffix}")]
+
+
+def test_a_preset_stands_between_the_defaults_and_what_is_given(workflow):
+    simulate = {"n_cells": 200, "n_genes": 150, "n_batches": 2, "n_types": 2}
+    config = {
+        "compat": "scvi-tools",
+        "datasets": {"toy": {"source": "simulate", "simulate": simulate}},
+        "scvi": {"n_latent": 7, "training": {"max_epochs": 2}},
+        "genes": {"n_top": 50},
+        "qc": {"min_counts": 20, "min_genes": 10},
+    }
+    curve = "results/toy/latent/scvi/seed0.curve.tsv"
+    result = workflow.run(curve, config=config)
+    assert result.returncode == 0, result.stdout[-3000:]
+    description = json.loads(
+        (workflow.folder / "results/toy/latent/scvi/seed0.model/model.json").read_text()
+    )
+    settings = description["settings"]["scvi"]
+    given = {"likelihood": "zinb", "n_latent": 7, "start": "random", "n_hidden": 128}
+    assert given.items() <= settings.items()
+    epochs = files.read_table(workflow.folder / curve)
+    assert epochs["learning_rate"].tolist() == [0.001, 0.001]
+    assert epochs["kl_weight"].tolist() == [1 / 400, 2 / 400]
+    assert epochs["best"].tolist() == [False, True]

@@ -73,6 +73,7 @@ rule compare_latents:
     params:
         code=library("compare_latents"),
         latents=lambda wildcards: latents(wildcards.dataset),
+        on_top_of=lambda wildcards: on_top_of(wildcards.dataset),
         seeds=config["seeds"],
         benchmark=lookup(dpath="benchmark", within=config),
     script:

@@ -111,6 +111,12 @@ def below(latent):
     return None if start == "scratch" else start
 
 
+def on_top_of(dataset):
+    """Return {latent: the latent whose result it starts from}."""
+    scanvi = [latent for latent in latents(dataset) if kind(latent) == "scanvi" and below(latent)]
+    return {"harmony": "pca", **{latent: below(latent) for latent in scanvi}}
+
+
 def named(model):
     """Return a pattern of the latents that a model makes."""
     return "|".join([model, *(name for name in config["variants"] if kind(name) == model)])

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 COSTS = ("wall_seconds", "cpu_seconds", "peak_memory_mb")
-ON_TOP_OF = {"harmony": "pca", "scanvi": "scvi"}
-"""Latents that start from another: their cost comes on top of the other's."""
 
 
 def read_scores(latent_files, control_files) -> pd.DataFrame:
@@ -28,13 +26,17 @@ def read_scores(latent_files, control_files) -> pd.DataFrame:
     return scores
 
 
-def read_costs(cost_files, latents, seeds) -> pd.DataFrame:
+def read_costs(cost_files, latents, seeds, on_top_of) -> pd.DataFrame:
     """Read what each latent cost.
 
     Parameters
     ----------
     cost_files : list of paths
         All seeds of the first latent, then of the second, and so on.
+    latents, seeds : list
+        In that order.
+    on_top_of : dict of str to str
+        Latents that start from another: their cost comes on top of the other's.
 
     Returns
     -------
@@ -52,7 +54,7 @@ def read_costs(cost_files, latents, seeds) -> pd.DataFrame:
             for name in COSTS
         ]
     table = pd.DataFrame(rows)
-    return table.assign(kind="latent", on_top_of=table["latent"].map(ON_TOP_OF).fillna(""))
+    return table.assign(kind="latent", on_top_of=table["latent"].map(on_top_of).fillna(""))
 
 
 def gather(scores: pd.DataFrame, costs: pd.DataFrame) -> pd.DataFrame:
@@ -60,7 +62,7 @@ def gather(scores: pd.DataFrame, costs: pd.DataFrame) -> pd.DataFrame:
     import pandas as pd
 
     table = pd.concat([scores, costs], ignore_index=True)
-    table["on_top_of"] = table["latent"].map(ON_TOP_OF).fillna("")
+    table["on_top_of"] = table["latent"].map(parents(costs)).fillna("")
     first = ["latent", "kind", "seed", "metric", "value"]
     return table[[*first, *(name for name in table.columns if name not in first)]]
 
@@ -90,4 +92,9 @@ def summarise_all(scores: pd.DataFrame, costs: pd.DataFrame, equivalence: float)
     for row in summary[summary["verdict"].isin(["better", "worse"])].itertuples():
         interval = f"{row.difference:+.3f} [{row.lower:+.3f}, {row.upper:+.3f}]"
         print(f"{row.latent} {row.verdict} than {BASELINE} at {row.metric}: {interval}")
-    return table.assign(on_top_of=table["latent"].map(ON_TOP_OF).fillna(""))
+    return table.assign(on_top_of=table["latent"].map(parents(costs)).fillna(""))
+
+
+def parents(costs: pd.DataFrame) -> dict[str, str]:
+    """Return {latent: the latent it starts from} as the table of costs has it."""
+    return dict(zip(costs["latent"], costs["on_top_of"], strict=True))

@@ -11,6 +11,7 @@ from sclatent.labels.scores import N_BINS
 
 SCORES = {"accuracy": "accuracy", "macro_f1": "macro-F1"}
 COLOURS = {"logistic": "#D55E00", "knn": "#56B4E9", "scanvi": "#009E73", "majority": "#888888"}
+OTHERS = ("#CC79A7", "#0072B2", "#E69F00", "#000000")
 MARKERS = {"logistic": "s", "knn": "^", "scanvi": "o"}
 WRITTEN_UP_TO = 16  # classes; above it the confusion matrix has colours only
 
@@ -76,6 +77,12 @@ def plot_labels(tested: pd.DataFrame, scores: pd.DataFrame):
     return figure
 
 
+def colours(classifiers) -> dict[str, str]:
+    """Return a colour per classifier: a fixed one for those the project names."""
+    others = [classifier for classifier in classifiers if classifier not in COLOURS]
+    return COLOURS | style.assign(others, OTHERS)
+
+
 def draw_scores(axis, scores: pd.DataFrame, classifiers) -> None:
     """Draw accuracy and macro-F1: a dot per seed, a bar at the mean."""
     rows = [*classifiers, *(["majority"] if "majority" in set(scores["classifier"]) else [])]
@@ -85,7 +92,7 @@ def draw_scores(axis, scores: pd.DataFrame, classifiers) -> None:
             values = scores.loc[chosen, "value"].dropna().to_numpy()
             if not len(values):
                 continue
-            colour, height = COLOURS.get(classifier, "#000000"), place + shift
+            colour, height = colours(classifiers)[classifier], place + shift
             fill = colour if filled else "white"
             dots = {"color": colour, "markerfacecolor": fill, "markersize": 5.5}
             axis.plot(values, np.full(len(values), height), "o", **dots)
@@ -112,7 +119,7 @@ def draw_reliability(axis, tested: pd.DataFrame, classifiers, means) -> None:
         error = means.get((classifier, "ece"), np.nan)
         axis.plot(
             *reliability(rows["probability"].to_numpy(), right),
-            color=COLOURS.get(classifier, "#000000"),
+            color=colours(classifiers)[classifier],
             marker=MARKERS.get(classifier, "D"),
             markersize=4,
             linewidth=1,

@@ -113,9 +113,12 @@ def loss_range(curves: pd.DataFrame) -> tuple[float, float, bool]:
 
 
 def draw_kl_weight(axis, curves: pd.DataFrame) -> None:
-    """Draw the weight of the KL term; it is the same for every seed."""
-    for _, curve in curves.groupby("seed"):
-        axis.plot(curve["epoch"], curve["kl_weight"], color="#555555")
+    """Draw the weight of the KL term; it is the same for every seed. Some models have no such term."""
     axis.set(xlabel="epoch", ylim=(-0.08, max(1.08, 1.08 * curves["kl_weight"].max())))
     axis.set_yticks([0, 1])
     axis.xaxis.get_major_locator().set_params(integer=True)
+    if not curves.get("validation_kl", curves["kl_weight"]).any():
+        axis.text(0.5, 0.5, "no KL term", transform=axis.transAxes, ha="center", va="center")
+        return
+    for _, curve in curves.groupby("seed"):
+        axis.plot(curve["epoch"], curve["kl_weight"], color="#555555")

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 BASELINE = "pca"
 LINEAR = ("pca", "harmony")
-COUNT_MODELS = ("scvi", "scanvi", "dca")
+VAES = ("scvi", "scanvi")
 SUPERVISED = ("scanvi",)
+MODELS = ("dca", *VAES)
 COSTS = ("wall_seconds", "cpu_seconds", "peak_memory_mb")
 
 NAMES = {
@@ -77,8 +78,15 @@ METRICS = {
 }
 
 
+def kind(latent: str) -> str:
+    """Return the model of a latent: ``scvi`` for scvi and its variants such as scvi_linear."""
+    return latent.split("_")[0]
+
+
 def name(key: str) -> str:
     """Return what a latent, classifier or method is called; an unknown one keeps its key."""
+    if key not in NAMES and kind(key) in MODELS:
+        return f"{NAMES[kind(key)]} {key.partition('_')[2].replace('_', ' ')}"
     return NAMES.get(key, key)
 
 
@@ -96,6 +104,11 @@ def listed(items, last: str = "and") -> str:
 
 
 def ordered(keys, first) -> list[str]:
-    """Return the distinct keys, those in `first` in its order, the others after them sorted."""
-    keys = set(keys)
-    return [key for key in first if key in keys] + sorted(keys - set(first))
+    """Return the distinct keys in the order of `first`, variants after their model, others last."""
+    first = list(first)
+
+    def place(key: str) -> tuple:
+        known = key if key in first else kind(key)
+        return (first.index(known) if known in first else len(first), key != known, key)
+
+    return sorted(set(keys), key=place)

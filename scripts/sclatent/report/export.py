@@ -44,8 +44,9 @@ SLOTS = {
 
 
 def slot(latent: str) -> str:
-    """Return the key of a latent in obsm, as the ecosystem spells it."""
-    return SLOTS.get(latent, f"X_{latent}")
+    """Return the key of a latent in obsm, as the ecosystem spells it: X_scVI, X_scVI_linear."""
+    model, _, variant = latent.partition("_")
+    return "_".join(filter(None, [SLOTS.get(model, f"X_{model}"), variant]))
 
 
 def gather(cells, genes, latents, labels, clusters, layouts, main):

@@ -7,7 +7,7 @@ of the summary (95 % interval of the paired difference over seeds, and Holm's p)
 difference from it is not clear are named beside it. When no latent is better than PCA, that is
 what the sentence says.
 
-Does the data need a VAE? A count model is ahead on a metric when it is better than PCA and, where
+Does the data need a VAE? A model is ahead on a metric when it is better than PCA and, where
 Harmony ran, better than Harmony too. Then
 
 - ahead nowhere, all metrics decided: no. Harmony is recommended when it beats PCA on some metric
@@ -15,6 +15,8 @@ Harmony ran, better than Harmony too. Then
 - ahead nowhere, some metrics unclear: not shown; the unclear metrics are named.
 - ahead somewhere: for that, with what it is worse at; a gain of a model that learns from labels
   is said to be one.
+
+DCA is a count autoencoder but no VAE: where it is ahead, a sentence of its own says so.
 """
 
 import numpy as np
@@ -129,23 +131,28 @@ def best_at(metric: str, scores: Comparison) -> str:
 
 def answer(scores: Comparison) -> str:
     """Answer whether the data need a VAE, by the rule of this module."""
-    models = [latent for latent in scores.latents if latent in words.COUNT_MODELS]
+    models = [latent for latent in scores.latents if words.kind(latent) in words.VAES]
     linear = [latent for latent in scores.latents if latent in words.LINEAR]
     if not models:
-        return "Needs a VAE? This run cannot say: no count model was trained."
+        return "Needs a VAE? This run cannot say: none was trained."
     if not scores.metrics or words.BASELINE not in linear:
         return "Needs a VAE? This run cannot say: nothing could be compared with PCA."
     if scores.n_seeds < 2:
         return "Needs a VAE? One seed cannot say: intervals need several, such as seeds: [0, 1, 2]."
+    others = [latent for latent in scores.latents if words.kind(latent) == "dca"]
     outcome = {
         (model, metric): standing([scores.verdict(model, other, metric) for other in linear])
-        for model in models
+        for model in [*models, *others]
         for metric in scores.metrics
     }
     baselines = words.listed(map(words.name, linear))
+    beside = "".join(
+        f" Without being a VAE, {gain} (against {baselines})."
+        for gain in gained(others, scores.metrics, outcome)
+    )
     gains = gained(models, scores.metrics, outcome)
     if gains:
-        return f"Needs a VAE? For some things: {'; '.join(gains)} (against {baselines})."
+        return f"Needs a VAE? For some things: {'; '.join(gains)} (against {baselines}).{beside}"
     unclear = [
         words.metric(metric).title
         for metric in scores.metrics
@@ -154,13 +161,14 @@ def answer(scores: Comparison) -> str:
     if unclear:
         n_seeds = scores.n_seeds
         return (
-            f"Needs a VAE? Not shown: no count model is clearly better than {baselines} at "
+            f"Needs a VAE? Not shown: no VAE is clearly better than {baselines} at "
             f"anything measured; {words.listed(unclear)} stay{'s' if len(unclear) == 1 else ''} "
-            f"open with {n_seeds} seed{'s' if n_seeds > 1 else ''}. {enough(scores, linear)}"
+            f"open with {n_seeds} seed{'s' if n_seeds > 1 else ''}. "
+            f"{enough(scores, linear)}{beside}"
         )
     return (
-        f"Needs a VAE? No: no count model is better than {baselines} at anything measured. "
-        f"{enough(scores, linear)}"
+        f"Needs a VAE? No: no VAE is better than {baselines} at anything measured. "
+        f"{enough(scores, linear)}{beside}"
     )
 
 
@@ -183,7 +191,11 @@ def gained(models, metrics, outcome) -> list[str]:
         )
         if not ahead:
             continue
-        taught = ", which learns from the training labels," if model in words.SUPERVISED else ""
+        taught = (
+            ", which learns from the training labels,"
+            if words.kind(model) in words.SUPERVISED
+            else ""
+        )
         text = f"{words.name(model)}{taught} is better at {words.listed(ahead)}"
         sentences.append(text + (f" but worse at {words.listed(behind)}" if behind else ""))
     return sentences

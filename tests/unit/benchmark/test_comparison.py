@@ -30,7 +30,7 @@ def tables(tmp_path):
             cost = {"wall_seconds": 10 * seed, "cpu_seconds": 1, "peak_memory_mb": len(latent)}
             files.write_json(costs[-1], cost)
     scores = read_scores(scores_of("pca", 0.1) + scores_of("harmony", 0.2), scores_of("labels", 1))
-    return scores, read_costs(costs, ["pca", "harmony"], [0, 1])
+    return scores, read_costs(costs, ["pca", "harmony"], [0, 1], {"harmony": "pca"})
 
 
 def test_the_comparison_holds_scores_and_costs_of_latents_and_controls(tables):
