@@ -66,3 +66,24 @@ class CellDispersion(nn.Module):
     def forward(self, hidden: Tensor, minibatch) -> Tensor:
         """Return log theta, (B, G)."""
         return self.log_theta(hidden).clamp(LOWEST, HIGHEST)
+
+
+def build_dispersion(name: str, sizes, n_hidden: int) -> nn.Module:
+    """Return the dispersion of a name.
+
+    Parameters
+    ----------
+    name
+        ``gene``, ``gene-batch``, ``gene-label`` or ``gene-cell``.
+    sizes
+        Numbers of genes, batches and labels.
+    n_hidden
+        Size of the decoder's hidden state.
+    """
+    if name == "gene-batch":
+        return BatchDispersion(sizes.genes, sizes.batches)
+    if name == "gene-label":
+        return LabelDispersion(sizes.genes, sizes.labels)
+    if name == "gene-cell":
+        return CellDispersion(sizes.genes, n_hidden)
+    return GeneDispersion(sizes.genes)

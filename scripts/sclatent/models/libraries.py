@@ -14,6 +14,23 @@ from torch import Tensor, nn
 from sclatent.models.networks import Gaussian, kl_normal, log_normal, sample
 
 
+def build_library(settings, n_inputs: int, n_columns: int, n_batches: int) -> nn.Module:
+    """Return the library size that scVI's settings name.
+
+    Parameters
+    ----------
+    settings
+        Of scVI.
+    n_inputs, n_columns
+        Inputs of the encoder, and one-hot columns that it sees beside them.
+    n_batches
+        Number of batches, each with a prior of its own.
+    """
+    if settings.library == "latent":
+        return LatentLibrary(n_inputs, n_batches, settings.n_hidden, n_columns, settings.dropout)
+    return ObservedLibrary()
+
+
 class Library(NamedTuple):
     """A log library size, with KL(q(l|x) || p(l|s)) and log p(l|s) - log q(l|x) at this value."""
 

@@ -86,6 +86,17 @@ class Gaussian(nn.Module):
         return self.mean(hidden), self.log_variance(hidden).exp() + self.floor
 
 
+def head(decoder: Layers | Append, n_genes: int) -> nn.Module:
+    """Return what maps a decoder's hidden state to the genes, (B, H) to (B, G).
+
+    After no layers it is a linear map and batch normalisation, as in LDVAE of scvi-tools.
+    """
+    if isinstance(decoder, Append):
+        norm = nn.BatchNorm1d(n_genes, momentum=0.01, eps=1e-3)
+        return nn.Sequential(nn.Linear(decoder.n_out, n_genes, bias=False), norm)
+    return nn.Linear(decoder.n_out, n_genes)
+
+
 def append(x: Tensor, covariates: Tensor | None) -> Tensor:
     """Return `x` (B, n) with the covariates (B, C) at its side; None stands for none."""
     return x if covariates is None else torch.cat([x, covariates], 1)

@@ -90,6 +90,23 @@ class VampPrior(Mixture):
         return len(self.inputs)
 
 
+def build_prior(settings, n_inputs: int, n_columns: int) -> nn.Module:
+    """Return the prior that scVI's settings name.
+
+    Parameters
+    ----------
+    settings
+        Of scVI.
+    n_inputs, n_columns
+        Inputs of the encoder, and one-hot columns that it sees beside them.
+    """
+    if settings.prior == "mixture":
+        return GaussianMixture(settings.n_components, settings.n_latent)
+    if settings.prior == "vamp":
+        return VampPrior(settings.n_components, n_inputs, n_columns)
+    return StandardNormal()
+
+
 def spread_rows(rows: np.ndarray, n: int, seed: int) -> np.ndarray:
     """Return `n` of the rows at random, each once as long as there are enough."""
     return np.random.default_rng([seed, 2]).choice(rows, n, replace=n > len(rows))

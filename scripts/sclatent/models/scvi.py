@@ -32,22 +32,17 @@ import torch
 from torch import Tensor, nn
 
 from sclatent.models.adversary import Discriminator
-from sclatent.models.dispersions import (
-    BatchDispersion,
-    CellDispersion,
-    GeneDispersion,
-    LabelDispersion,
-)
-from sclatent.models.libraries import LatentLibrary, ObservedLibrary
+from sclatent.models.dispersions import build_dispersion
+from sclatent.models.libraries import build_library
 from sclatent.models.likelihoods import (
     NegativeBinomial,
     Poisson,
     ZeroInflatedNegativeBinomial,
     dispersion_from_moments,
 )
-from sclatent.models.networks import Append, Gaussian, Layers, log_normal, sample
+from sclatent.models.networks import Append, Gaussian, Layers, head, log_normal, sample
 from sclatent.models.posterior import Draw
-from sclatent.models.priors import GaussianMixture, StandardNormal, VampPrior, spread_rows
+from sclatent.models.priors import build_prior, spread_rows
 from sclatent.training.loader import Cells, Minibatch, Sizes
 from sclatent.training.loop import Loss
 
@@ -83,52 +78,32 @@ class SCVI(nn.Module):
     def __init__(self, sizes: Sizes, settings: Scvi):
         super().__init__()
         self.sizes, self.settings = sizes, settings
-        n_genes, n_hidden, dropout = sizes.genes, settings.n_hidden, settings.dropout
-        numbers = sizes.continuous if settings.encode_covariates else 0
-        columns = sizes.columns if settings.encode_covariates else 0
+        n_latent, n_hidden, n_layers = settings.n_latent, settings.n_hidden, settings.n_layers
+        seen = sizes if settings.encode_covariates else Sizes(sizes.genes)
+        n_inputs = seen.genes + seen.continuous
         # q(z | x), or q(z | x, s)
         self.encoder = Gaussian(
-            *(n_genes + numbers, settings.n_latent, n_hidden, settings.n_layers, columns, dropout)
+            n_inputs, n_latent, n_hidden, n_layers, seen.columns, settings.dropout
         )
-        # q(l | x) and p(l | s)
-        self.library = ObservedLibrary()
-        if settings.library == "latent":
-            n_batches = sizes.batches
-            self.library = LatentLibrary(n_genes + numbers, n_batches, n_hidden, columns, dropout)
         # p(z)
-        self.prior = StandardNormal()
-        if settings.prior == "mixture":
-            self.prior = GaussianMixture(settings.n_components, settings.n_latent)
-        elif settings.prior == "vamp":
-            self.prior = VampPrior(settings.n_components, n_genes + numbers, columns)
+        self.prior = build_prior(settings, n_inputs, seen.columns)
+        # q(l | x) and p(l | s)
+        self.library = build_library(settings, n_inputs, seen.columns, sizes.batches)
         # rho(z, s)
-        n_in = settings.n_latent + sizes.continuous
-        if settings.decoder == "linear":
-            self.decoder = Append(n_in, sizes.columns)
-        else:
-            self.decoder = Layers(n_in, n_hidden, settings.n_layers, sizes.columns, dropout=0.0)
-        self.share = self.head()
-        # theta
-        self.dispersion = {
-            "gene": lambda: GeneDispersion(n_genes),
-            "gene-batch": lambda: BatchDispersion(n_genes, sizes.batches),
-            "gene-label": lambda: LabelDispersion(n_genes, sizes.labels),
-            "gene-cell": lambda: CellDispersion(n_genes, self.decoder.n_out),
-        }[settings.dispersion]()
+        self.decoder = (
+            Append(n_latent + sizes.continuous, sizes.columns)
+            if settings.decoder == "linear"
+            else Layers(n_latent + sizes.continuous, n_hidden, n_layers, sizes.columns, dropout=0.0)
+        )
+        self.share = head(self.decoder, sizes.genes)
+        # theta, and the logit of the probability of an extra zero
+        self.dispersion = build_dispersion(settings.dispersion, sizes, self.decoder.n_out)
         if settings.likelihood == "zinb":
-            self.dropout_logit = self.head()
+            self.dropout_logit = head(self.decoder, sizes.genes)
         if settings.adversary and sizes.batches > 1:
-            self.opponent = Discriminator(settings.n_latent, sizes.batches)
+            self.opponent = Discriminator(n_latent, sizes.batches)
         self.register_buffer("number_mean", torch.zeros(sizes.continuous))
         self.register_buffer("number_sd", torch.ones(sizes.continuous))
-
-    def head(self) -> nn.Module:
-        """Return what maps the decoder's hidden state to the genes, (B, H) to (B, G)."""
-        n_in, n_genes = self.decoder.n_out, self.sizes.genes
-        if self.settings.decoder == "linear":
-            norm = nn.BatchNorm1d(n_genes, momentum=0.01, eps=1e-3)
-            return nn.Sequential(nn.Linear(n_in, n_genes, bias=False), norm)
-        return nn.Linear(n_in, n_genes)
 
     def covariates(self, minibatch: Minibatch) -> tuple[Tensor, Tensor | None]:
         """Return the standardised numbers, and the one-hot columns (B, C) or None."""
