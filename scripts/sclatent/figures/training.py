@@ -113,7 +113,7 @@ def loss_range(curves: pd.DataFrame) -> tuple[float, float, bool]:
 
 
 def draw_kl_weight(axis, curves: pd.DataFrame) -> None:
-    """Draw the weight of the KL term; it is the same for every seed. Some models have no such term."""
+    """Draw the weight of the KL term; it is the same for every seed, and some have none."""
     axis.set(xlabel="epoch", ylim=(-0.08, max(1.08, 1.08 * curves["kl_weight"].max())))
     axis.set_yticks([0, 1])
     axis.xaxis.get_major_locator().set_params(integer=True)
