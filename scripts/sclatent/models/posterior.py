@@ -6,14 +6,27 @@ A model has
 - ``draw(minibatch) -> Draw``, a sample of the latent variables and what the counts follow then;
 - ``decode(minibatch, z, log_library)``, the distribution of the counts given latent variables.
 
+Every function here takes the model, the cells and the rows asked for. It uses the model as in use
+(running statistics, no dropout), works through minibatches, and draws from a seed: the same seed,
+rows and minibatch size give the same bits.
+
 Nothing here enters a hypothesis test: denoised and predicted counts are for looking.
 
-Letters for shapes: B cells of a minibatch, G genes, L latent dimensions, K samples.
+Letters for shapes: B cells of a minibatch, G genes, L latent dimensions, K samples, n cells asked
+for, g genes asked for.
 """
 
+import math
 from typing import NamedTuple
 
+import numpy as np
+import torch
 from torch import Tensor
+
+from sclatent.errors import InputError, nearest, problem
+from sclatent.training.loader import Cells, Minibatch, slices
+
+ALL_GENES = slice(None)
 
 
 class Draw(NamedTuple):
@@ -23,3 +36,209 @@ class Draw(NamedTuple):
     log_library: Tensor  # (B, 1)
     counts: NamedTuple  # p(x | z, l): a distribution with log_prob, mean and sample
     log_ratio: Tensor  # log p(z, l) - log q(z, l | x), (B,)
+
+
+class Likelihood(NamedTuple):
+    """How likely a model finds the counts of each cell; (n,) float32 each."""
+
+    elbo: np.ndarray  # nats
+    log_likelihood: np.ndarray  # nats
+    ess: np.ndarray  # effective number of samples, between 1 and K
+
+
+@torch.no_grad()
+def answer(function, model, cells: Cells, rows: np.ndarray, seed: int, size: int) -> np.ndarray:
+    """Apply a function of minibatches to some cells.
+
+    Parameters
+    ----------
+    function
+        Takes a minibatch, returns a tensor with the cells first.
+    model
+        Put into use before the first minibatch.
+    cells, rows
+        The cells, and which of them.
+    seed
+        Seeds torch's noise; its state outside is left alone.
+    size
+        Cells in memory at a time.
+
+    Returns
+    -------
+    array
+        (n, ...) float32, in the order of `rows`.
+    """
+    model.eval()
+    answers = None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for part in slices(len(rows), size):
+            values = function(cells.take(rows[part])).cpu().numpy()
+            if answers is None:
+                answers = np.empty((len(rows), *values.shape[1:]), dtype=np.float32)
+            answers[part] = values
+    return answers
+
+
+def latent_mean(model, cells: Cells, rows: np.ndarray, size: int = 1024) -> np.ndarray:
+    """Return the mean latent state of some cells, (n, L)."""
+    return answer(model.latent, model, cells, rows, 0, size)
+
+
+def latent_samples(
+    model, cells: Cells, rows: np.ndarray, n_samples: int, seed: int = 0, size: int = 256
+) -> np.ndarray:
+    """Return samples of the latent state from q(z|x), (K, n, L)."""
+
+    def sampled(minibatch: Minibatch) -> Tensor:
+        return torch.stack([model.draw(minibatch).z for _ in range(n_samples)], 1)
+
+    return answer(sampled, model, cells, rows, seed, size).swapaxes(0, 1)
+
+
+def predictive_samples(
+    model,
+    cells: Cells,
+    rows: np.ndarray,
+    n_samples: int,
+    genes=ALL_GENES,
+    seed: int = 0,
+    size: int = 256,
+) -> np.ndarray:
+    """Return counts as the model would draw them for cells like these, (K, n, g).
+
+    Parameters
+    ----------
+    model, cells, rows
+        As for `answer`.
+    n_samples
+        K: each has latent variables of its own.
+    genes
+        Positions of the genes; all by default.
+    seed, size
+        As for `answer`.
+    """
+
+    def sampled(minibatch: Minibatch) -> Tensor:
+        draws = [model.draw(minibatch).counts.sample()[:, genes] for _ in range(n_samples)]
+        return torch.stack(draws, 1)
+
+    return answer(sampled, model, cells, rows, seed, size).swapaxes(0, 1)
+
+
+def denoise(
+    model,
+    cells: Cells,
+    rows: np.ndarray,
+    library_size: float | str = 10_000.0,
+    batch: str = "average",
+    n_samples: int = 10,
+    genes=ALL_GENES,
+    seed: int = 0,
+    size: int = 256,
+) -> np.ndarray:
+    """Return the expected expression of some cells, (n, g), in counts.
+
+    It is the mean of the counts given the latent state, before extra zeros, averaged over samples
+    of that state. For scVI and scANVI that is the gene's share times the library size; shares sum
+    to 1 over the genes of the model. DCA's means need not sum to the library size.
+
+    Parameters
+    ----------
+    model, cells, rows
+        As for `answer`.
+    library_size
+        A number of counts, the same for every cell; ``observed``, the cell's own total; or
+        ``latent``, what the model takes it for, which is drawn where it is a latent variable.
+    batch
+        In which batch the cells are decoded: ``own``, the name of a batch, or ``average``, the
+        mean over all batches, which takes their effects on the mean away. Covariates beside the
+        batch stay the cell's own.
+    n_samples
+        Samples of the latent state; 0 takes its mean instead.
+    genes
+        Positions of the genes; all by default.
+    seed, size
+        As for `answer`.
+
+    Raises
+    ------
+    InputError
+        When there is no batch of that name.
+    """
+    codes = batch_codes(cells.batches, batch)
+
+    def expected(minibatch: Minibatch) -> Tensor:
+        total, n_terms = 0.0, max(n_samples, 1) * len(codes)
+        for _ in range(max(n_samples, 1)):
+            drawn = model.draw(minibatch)
+            z = drawn.z if n_samples else model.latent(minibatch)
+            log_library = choose_library(library_size, minibatch, drawn)
+            for code in codes:
+                there = minibatch if code is None else minibatch.in_batch(code)
+                total = total + model.decode(there, z, log_library).mean[:, genes] / n_terms
+        return total
+
+    return answer(expected, model, cells, rows, seed, size)
+
+
+def batch_codes(batches: list, batch: str) -> list:
+    """Return the codes of the batches to decode in; None stands for the cell's own."""
+    if batch == "own":
+        return [None]
+    if batch == "average":
+        return list(range(len(batches)))
+    names = list(map(str, batches))
+    if batch not in names:
+        hint = f"average, own or the name of a batch; {nearest(batch, names)}"
+        raise InputError(problem("config denoise.batch", f"there is no batch '{batch}'", hint))
+    return [names.index(batch)]
+
+
+def choose_library(library_size: float | str, minibatch: Minibatch, drawn: Draw) -> Tensor:
+    """Return the log library size to decode with, (B, 1)."""
+    if library_size == "latent":
+        return drawn.log_library
+    if library_size == "observed":
+        return minibatch.library_size.log()
+    return torch.full_like(drawn.log_library, math.log(library_size))
+
+
+def likelihood(
+    model, cells: Cells, rows: np.ndarray, n_samples: int, seed: int = 0, size: int = 256
+) -> Likelihood:
+    """Estimate the ELBO and, by importance sampling, the marginal log-likelihood of each cell.
+
+    With K samples from q and weights w_k = p(x, z_k, l_k) / q(z_k, l_k | x) the one is the mean of
+    log w, the other the log of the mean of w (Burda et al. 2016, arXiv:1509.00519). Its expectation
+    is never below the ELBO and grows with K towards log p(x). The effective sample size is
+    (sum w)^2 / sum w^2; where it is small, the estimate is low. The sums are taken as the samples
+    come, relative to the largest weight so far, so that memory does not grow with K.
+
+    DCA samples nothing: both are its log-likelihood, given an encoding of the same counts, and the
+    effective sample size is K.
+
+    Parameters
+    ----------
+    model, cells, rows
+        As for `answer`.
+    n_samples
+        K.
+    seed, size
+        As for `answer`.
+    """
+
+    def weigh(minibatch: Minibatch) -> Tensor:
+        log_sum = torch.zeros(len(minibatch.counts), dtype=torch.float64, device=cells.device)
+        largest, first, second = torch.full_like(log_sum, -torch.inf), log_sum, log_sum
+        for _ in range(n_samples):
+            drawn = model.draw(minibatch)
+            log_w = (drawn.counts.log_prob(minibatch.entries) + drawn.log_ratio).double()
+            log_sum, before = log_sum + log_w, largest
+            largest = torch.maximum(largest, log_w)
+            shrink, w = (before - largest).exp(), (log_w - largest).exp()
+            first, second = first * shrink + w, second * shrink.square() + w.square()
+        log_likelihood = largest + (first / n_samples).log()
+        return torch.stack([log_sum / n_samples, log_likelihood, first.square() / second], 1)
+
+    return Likelihood(*answer(weigh, model, cells, rows, seed, size).T)
