@@ -1,13 +1,13 @@
 """Trained models of every kind on disk, saved with what they were trained on, and loaded."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from sclatent.errors import InputError, problem
 from sclatent.models.dca import DCA, Dca
 from sclatent.models.scanvi import SCANVI, Scanvi
 from sclatent.models.scvi import SCVI, Scvi, build_scvi
 from sclatent.training import checkpoint
-from sclatent.training.loader import Cells, Sizes
+from sclatent.training.loader import Cells, Sizes, gather_cells, label_codes
 
 
 def save(folder, model, genes, cells: Cells) -> None:
@@ -44,15 +44,51 @@ def load(folder, genes, cells: Cells):
     InputError
         When genes, batches or covariates, in order, are not those of the model.
     """
-    weights, description = checkpoint.load_model(folder)
-    model, there = build(description), contents(genes, cells)
+    model, description = restore(folder)
+    there = contents(genes, cells)
     needs_labels = isinstance(model, SCVI) and model.settings.needs_labels
     for name in ("genes", "batches", "covariates", *(["classes"] if needs_labels else [])):
         if there[name] != description[name]:
             what = f"its {name} are not those of the data"
             raise InputError(problem(str(folder), what, "delete the folder and run again"))
+    return model.to(cells.device)
+
+
+def restore(folder) -> tuple:
+    """Return a saved model, ready for use, and its description."""
+    weights, description = checkpoint.load_model(folder)
+    model = build(description)
     model.load_state_dict(weights)
-    return model.to(cells.device).eval()
+    return model.eval(), description
+
+
+def load_for(folder, adata, device: str = "cpu") -> tuple:
+    """Load a model together with what it may see of some cells.
+
+    Parameters
+    ----------
+    folder
+        As written by `save`.
+    adata
+        Cells with the model's genes, as `read_cells` gives them with splits.
+    device
+        ``cpu`` or ``cuda``.
+
+    Returns
+    -------
+    model, cells
+        Labels that training could see are given in the classes of the model.
+
+    Raises
+    ------
+    InputError
+        As for `load`, and where the device is not there.
+    """
+    cells = gather_cells(adata, device)
+    classes = checkpoint.load_model(folder)[1]["classes"]
+    if classes:
+        cells = replace(cells, label=label_codes(adata, classes), classes=classes)
+    return load(folder, adata.var_names, cells), cells
 
 
 def load_or_build(folder, genes, cells: Cells, train, settings: Scvi, seed: int) -> SCVI:

@@ -275,9 +275,15 @@ def seen_labels(adata, min_cells: int) -> tuple[np.ndarray, list[str]]:
             "or leave out of latents what needs labels"
         )
         raise InputError(problem("obs['cell_type']", what, fix))
+    return label_codes(adata, classes), classes
+
+
+def label_codes(adata, classes: list) -> np.ndarray:
+    """Return the position among `classes` of each label that training may see, else -1."""
+    seen = (adata.obs["labels_split"] == "train").to_numpy()
     code = {name: number for number, name in enumerate(classes)}
-    values = zip(cell_type, seen, strict=True)
-    return np.array([code.get(name, -1) if known else -1 for name, known in values]), classes
+    values = zip(adata.obs["cell_type"].astype(str), seen, strict=True)
+    return np.array([code.get(name, -1) if known else -1 for name, known in values])
 
 
 def slices(n_cells: int, size: int) -> list[slice]:

@@ -1,12 +1,15 @@
 from dataclasses import replace
 
+import anndata
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from sclatent.errors import InputError
 from sclatent.models import saved
 from sclatent.models.dca import Dca, build_dca
+from sclatent.models.heads import OUTPUTS
 from sclatent.models.scanvi import Scanvi, build_scanvi
 from sclatent.models.scvi import Scvi, build_scvi
 from sclatent.training.loader import Covariates
@@ -22,6 +25,7 @@ SCVIS = [
     {"decoder": "linear", "likelihood": "zinb"},
     {"likelihood": "poisson", "n_layers": 2},
 ]
+PLAIN = {"batch_norm": False, "dropout": 0.1, "start": "random"}
 
 
 def build(cells, kind, options):
@@ -53,13 +57,15 @@ def test_a_saved_model_comes_back_with_its_options(cells, tmp_path, kind, option
     assert torch.equal(first, again.loss(minibatch, 1.0).total)
 
 
-@pytest.mark.parametrize("likelihood", ["normal", "nb-conddisp", "zinb"])
-def test_a_saved_dca_comes_back(cells, tmp_path, likelihood):
-    model = build(cells, "dca", {"likelihood": likelihood}).eval()
+@pytest.mark.parametrize("options", [*({"likelihood": name} for name in OUTPUTS), PLAIN], ids=str)
+def test_a_saved_dca_comes_back(cells, tmp_path, options):
+    model = build(cells, "dca", options).eval()
     saved.save(tmp_path / "m", model, GENES, cells)
     again = saved.load(tmp_path / "m", GENES, cells)
     minibatch = cells.take(ROWS[:10])
-    assert torch.equal(model.draw(minibatch).counts.mean, again.draw(minibatch).counts.mean)
+    assert again.settings == model.settings
+    pairs = zip(model.draw(minibatch).counts, again.draw(minibatch).counts, strict=True)
+    assert all(torch.equal(*pair) for pair in pairs)
 
 
 def test_it_comes_back_only_for_its_own_genes_batches_and_covariates(cells, tmp_path):
@@ -77,3 +83,22 @@ def test_labels_that_shape_the_model_must_be_the_same(cells, tmp_path):
     saved.save(tmp_path / "m", build(cells, "scvi", {"dispersion": "gene-label"}), GENES, cells)
     with pytest.raises(InputError, match="classes are not those of the data"):
         saved.load(tmp_path / "m", GENES, replace(cells, classes=["second", "first"]))
+
+
+@pytest.mark.parametrize(("kind", "options"), [("dca", {}), ("scanvi", {}), ("scvi", SCVIS[2])])
+def test_a_model_is_loaded_together_with_the_cells_as_it_saw_them(cells, tmp_path, kind, options):
+    model = build(cells, kind, options).eval()
+    classes = [] if kind == "dca" else cells.classes
+    saved.save(tmp_path / "m", model, GENES, replace(cells, classes=classes))
+    seen = cells.label >= 0
+    obs = pd.DataFrame(index=[f"cell{number}" for number in ROWS])
+    obs["batch"] = pd.Categorical(np.array(cells.batches)[cells.batch])
+    obs["cell_type"] = pd.Categorical(np.where(seen, np.array(cells.classes)[cells.label], "rare"))
+    obs["labels_split"] = np.where(ROWS == 1, "test", "train")
+    adata = anndata.AnnData(cells.counts, obs=obs, var=pd.DataFrame(index=GENES))
+    again, found = saved.load_for(tmp_path / "m", adata)
+    minibatch = cells.take(ROWS[:10])
+    assert torch.equal(model.latent(minibatch), again.latent(minibatch))
+    expected = np.where(ROWS == 1, -1, cells.label) if classes else np.full(120, -1)
+    assert found.label.tolist() == expected.tolist()
+    assert found.classes == classes
