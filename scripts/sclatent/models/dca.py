@@ -6,45 +6,49 @@ The counts x of a cell with size factor s, which is its library size over the me
     mu  = s exp(mean(decoder(z)))         mean of each gene
     x_g ~ NB(mu_g, theta_g)               or another of the likelihoods
 
-`nb` and `zinb` have a theta per gene, `nb-conddisp` and `zinb-conddisp` a function of z per cell
-and gene. `zinb` adds zeros with probability pi, also a function of z, and can add a ridge on pi.
-`poisson` has mu alone; `normal` has mu = s mean(decoder(z)) and unit variance, so its loss is half
-the squared error and a constant. Training maximises log p(x); nothing is sampled, no KL term.
+============== ===========================================================================
+normal         mu = s mean(decoder(z)) and unit variance: half the squared error
+poisson        mu alone
+nb             a theta per gene
+nb-conddisp    a theta per cell and gene, a function of z
+nb-shared      a theta per cell, for all genes
+nb-fork        as nb-conddisp; mean and theta have a decoder each
+zinb           as nb, with extra zeros of probability pi, a function of z
+zinb-conddisp  as nb-conddisp, with extra zeros
+zinb-shared    as nb-shared, with one pi per cell
+zinb-fork      as zinb-conddisp; mean, theta and pi have a decoder each
+zinb-elempi    as zinb-conddisp, with logit pi_g = a_g log(mu_g / s) + b_g
+============== ===========================================================================
 
-DCA knows no batches and corrects none: what differs between batches stays in the latent.
+Training maximises log p(x); nothing is sampled, no KL term. DCA knows no batches and corrects none:
+what differs between batches stays in the latent.
 
-Letters for shapes: B cells of a minibatch, G genes, L latent dimensions.
+Letters for shapes: B cells of a minibatch, G genes, H hidden units, L latent dimensions.
 
 As in the reference implementation (dca 0.3) the default is `nb-conddisp`, where the paper has ZINB;
 the latent is the bottleneck before its normalisation and ReLU; denoised expression is mu, with or
-without extra zeros.
+without extra zeros. The loss is in nats per cell, a sum over genes, where the reference has a mean.
+`l1`, `l2` and `ridge` are nevertheless its numbers: the weights' penalty is multiplied by G and the
+ridge on pi, which the reference adds to each gene, is summed. For `normal`, whose loss there has no
+half, they weigh twice as much here.
 
-Differences from it: the bottleneck has as many dimensions as the other latents (30, not 32). The
-mean's bias and theta start from the data's moments. Theta per gene may fall to 1e-4, not 1e-3. The
-library size is the total over the genes that the model sees. The forked and shared heads are left
-out.
-
-Optimiser and schedule are those of the loop that trains all models, which keeps the comparison
-fair: Adam along a cosine, minibatches of 256, the best epoch kept. The reference has RMSprop at
-1e-3, minibatches of 32, a rate that falls on plateaus, early stopping, and keeps the last epoch.
+Differences from it: the bottleneck has as many dimensions as the other latents (30, not 32); the
+mean's bias and theta start from the data's moments; optimiser and schedule are those of the loop
+that trains all models. `compat: dca` sets all of that back. The library size is the total over the
+genes that the model sees, and median, mean and standard deviation are those of the training cells.
+Left out are weight penalties of the encoder alone, activations other than ReLU, and inputs that are
+not normalised.
 """
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from scipy.sparse import diags
 from torch import Tensor, nn
-from torch.nn.functional import softplus
 
-from sclatent.models.likelihoods import (
-    NegativeBinomial,
-    Normal,
-    Poisson,
-    ZeroInflatedNegativeBinomial,
-    dispersion_from_moments,
-)
+from sclatent.models.heads import build_output
+from sclatent.models.likelihoods import ZeroInflatedNegativeBinomial, dispersion_from_moments
 from sclatent.models.posterior import Draw
 from sclatent.training.loader import Cells, Minibatch
 from sclatent.training.loop import Loss
@@ -57,33 +61,79 @@ class Dca:
     likelihood: str = "nb-conddisp"
     n_latent: int = 30
     n_hidden: int = 64
+    dropout: float = 0.0
+    input_dropout: float = 0.0
+    l1: float = 0.0
+    l2: float = 0.0
     ridge: float = 0.0
+    batch_norm: bool = True
+    start: str = "data"
 
 
 class DCA(nn.Module):
-    """The encoder, the decoder and the heads for mu, theta and pi."""
+    """The encoder, the decoder, and the heads for mu, theta and pi."""
 
     def __init__(self, n_genes: int, settings: Dca):
         super().__init__()
-        self.settings = settings
-        self.family, _, conditional = settings.likelihood.partition("-")
+        self.settings, self.n_genes = settings, n_genes
         n_hidden, n_latent = settings.n_hidden, settings.n_latent
         self.register_buffer("median_size", torch.ones(()))
         self.register_buffer("input_mean", torch.zeros(n_genes))
         self.register_buffer("input_sd", torch.ones(n_genes))
-        self.encoder = nn.Sequential(nn.Linear(n_genes, n_hidden), centred(n_hidden), nn.ReLU())
-        self.bottleneck = nn.Linear(n_hidden, n_latent)
-        self.decoder = nn.Sequential(
-            *(centred(n_latent), nn.ReLU()),
-            *(nn.Linear(n_latent, n_hidden), centred(n_hidden), nn.ReLU()),
+        self.encoder = nn.Sequential(
+            nn.Dropout(settings.input_dropout),
+            nn.Linear(n_genes, n_hidden),
+            *activation(n_hidden, settings),
         )
-        self.mean = nn.Linear(n_hidden, n_genes)
-        if conditional:
-            self.theta = nn.Linear(n_hidden, n_genes)
-        elif self.family in ("nb", "zinb"):
-            self.log_theta = nn.Parameter(torch.zeros(n_genes))
-        if self.family == "zinb":
-            self.dropout_logit = nn.Linear(n_hidden, n_genes)
+        self.bottleneck = nn.Linear(n_hidden, n_latent)
+        self.output = build_output(settings.likelihood, n_hidden, n_genes)
+        self.decoder = Decoder(settings, self.output.n_heads)
+        for layer in self.modules():
+            if isinstance(layer, nn.Linear):
+                nn.init.xavier_uniform_(layer.weight)  # glorot_uniform in Keras
+                nn.init.zeros_(layer.bias)
+
+    def size_factor(self, minibatch: Minibatch) -> Tensor:
+        """Return each cell's library size over the median of the training cells, (B, 1)."""
+        return minibatch.library_size / self.median_size
+
+    def latent(self, minibatch: Minibatch) -> Tensor:
+        """Return the bottleneck of each cell, (B, L)."""
+        logs = torch.log1p(minibatch.counts / self.size_factor(minibatch))
+        return self.bottleneck(self.encoder((logs - self.input_mean) / self.input_sd))
+
+    def decode(self, minibatch: Minibatch, z: Tensor, log_library: Tensor):
+        """Return p(x | z, l) of a minibatch: a distribution with (B, G) values."""
+        return self.output(self.decoder(z), log_library - self.median_size.log())
+
+    def draw(self, minibatch: Minibatch) -> Draw:
+        """Return the latent state and p(x | z, l); nothing is sampled."""
+        z, log_library = self.latent(minibatch), minibatch.library_size.log()
+        x = self.decode(minibatch, z, log_library)
+        return Draw(z, log_library, x, z.new_zeros(len(z)))
+
+    def loss(self, minibatch: Minibatch, kl_weight: float, done: float = 1.0) -> Loss:
+        """Return -log p(x) per cell, and the penalties in the total; there is no KL to weigh."""
+        x = self.draw(minibatch).counts
+        reconstruction = -x.log_prob(minibatch.entries).mean()
+        total = reconstruction + self.weight_penalty() + self.zero_penalty(x)
+        return Loss(total, reconstruction, reconstruction.new_zeros(()))
+
+    def weight_penalty(self) -> Tensor | float:
+        """Return G (l1 sum |w| + l2 sum w^2) over the weights of all layers, biases left out."""
+        l1, l2 = self.settings.l1, self.settings.l2
+        if not l1 and not l2:
+            return 0.0
+        named = self.named_parameters()
+        weights = [w for name, w in named if name.endswith("weight") and w.requires_grad]
+        return self.n_genes * sum(l1 * w.abs().sum() + l2 * w.square().sum() for w in weights)
+
+    def zero_penalty(self, x) -> Tensor | float:
+        """Return the ridge on pi: the mean over the cells of the sum of pi^2 over the genes."""
+        if not self.settings.ridge or not isinstance(x, ZeroInflatedNegativeBinomial):
+            return 0.0
+        pi = x.dropout_logit.sigmoid().expand_as(x.log_rate)
+        return self.settings.ridge * pi.square().sum(1).mean()
 
     @torch.no_grad()
     def start_from(self, counts, library_size) -> None:
@@ -106,69 +156,49 @@ class DCA(nn.Module):
         self.median_size.fill_(median)
         self.input_mean.copy_(torch.from_numpy(mean))
         self.input_sd.copy_(torch.from_numpy(sd))
-        expected = torch.from_numpy((np.asarray(counts.sum(0)).ravel() + 1) / (size.sum() + 1))
-        self.mean.bias.copy_(expected if self.family == "normal" else expected.log())
-        log_theta = dispersion_from_moments(counts, library_size)
-        if hasattr(self, "theta"):
-            theta = log_theta.exp()
-            self.theta.bias.copy_(theta + (-torch.expm1(-theta)).log())  # inverse of softplus
-        elif hasattr(self, "log_theta"):
-            self.log_theta.copy_(log_theta)
+        if self.settings.start == "data":
+            expected = (np.asarray(counts.sum(0)).ravel() + 1) / (size.sum() + 1)
+            log_theta = dispersion_from_moments(counts, library_size)
+            self.output.start_from(torch.from_numpy(expected).float(), log_theta)
 
-    def size_factor(self, minibatch: Minibatch) -> Tensor:
-        """Return each cell's library size over the median of the training cells, (B, 1)."""
-        return minibatch.library_size / self.median_size
 
-    def latent(self, minibatch: Minibatch) -> Tensor:
-        """Return the bottleneck of each cell, (B, L)."""
-        logs = torch.log1p(minibatch.counts / self.size_factor(minibatch))
-        return self.bottleneck(self.encoder((logs - self.input_mean) / self.input_sd))
+class Decoder(nn.Module):
+    """From the bottleneck to a hidden state for each head: the same for all, or in a fork its own.
 
-    def log_dispersion(self, hidden: Tensor) -> Tensor:
-        """Return log theta, (G,) or (B, G), of theta between 1e-4 and 1e4."""
-        if hasattr(self, "theta"):
-            return softplus(self.theta(hidden)).clamp(1e-4, 1e4).log()
-        return self.log_theta.clamp(math.log(1e-4), math.log(1e4))
+    The bottleneck's normalisation and ReLU belong to all.
+    """
 
-    def decode(self, minibatch: Minibatch, z: Tensor, log_library: Tensor):
-        """Return p(x | z, l) of a minibatch: a distribution with (B, G) values."""
-        hidden = self.decoder(z)
-        log_size = log_library - self.median_size.log()
-        if self.family == "normal":
-            return Normal(self.mean(hidden) * log_size.exp())
-        log_rate = self.mean(hidden).clamp(math.log(1e-5), math.log(1e6)) + log_size
-        if self.family == "poisson":
-            return Poisson(log_rate)
-        log_theta = self.log_dispersion(hidden)
-        if self.family == "nb":
-            return NegativeBinomial(log_rate, log_theta)
-        return ZeroInflatedNegativeBinomial(log_rate, log_theta, self.dropout_logit(hidden))
+    def __init__(self, settings: Dca, n_heads: int):
+        super().__init__()
+        n_hidden, n_latent = settings.n_hidden, settings.n_latent
+        self.repeats = 1 if settings.likelihood.endswith("fork") else n_heads
+        self.bottleneck = nn.Sequential(*activation(n_latent, settings))
+        self.branches = nn.ModuleList(
+            nn.Sequential(nn.Linear(n_latent, n_hidden), *activation(n_hidden, settings))
+            for _ in range(n_heads // self.repeats)
+        )
 
-    def loss(self, minibatch: Minibatch, kl_weight: float, done: float = 1.0) -> Loss:
-        """Return -log p(x) per cell, and the ridge on pi in the total; there is no KL to weigh."""
-        x = self.draw(minibatch).counts
-        reconstruction = -x.log_prob(minibatch.entries).mean()
-        total = reconstruction
-        if self.family == "zinb" and self.settings.ridge:
-            total = total + self.settings.ridge * x.dropout_logit.sigmoid().square().sum(1).mean()
-        return Loss(total, reconstruction, torch.zeros(()))
+    def forward(self, z: Tensor) -> list[Tensor]:
+        """Return the hidden state of each head, (B, H)."""
+        active = self.bottleneck(z)
+        return [branch(active) for branch in self.branches] * self.repeats
 
-    def draw(self, minibatch: Minibatch) -> Draw:
-        """Return the latent state and p(x | z, l); nothing is sampled."""
-        z, log_library = self.latent(minibatch), minibatch.library_size.log()
-        x = self.decode(minibatch, z, log_library)
-        return Draw(z, log_library, x, z.new_zeros(len(z)))
+
+def activation(n: int, settings: Dca) -> list[nn.Module]:
+    """Return what follows a linear layer of `n` units: normalisation, ReLU and dropout."""
+    norm = [centred(n)] if settings.batch_norm else []
+    return [*norm, nn.ReLU(), nn.Dropout(settings.dropout)]
 
 
 def centred(n: int) -> nn.BatchNorm1d:
-    """Return batch normalisation that learns a centre and no scale, as Keras sets it by default."""
+    """Return batch normalisation that learns a centre and no scale, as dca has it in Keras."""
     norm = nn.BatchNorm1d(n, momentum=0.01, eps=1e-3)
     norm.weight.requires_grad_(False)
     return norm
 
 
 def build_dca(cells: Cells, train, settings: Dca, seed: int) -> DCA:
-    """Return an untrained model that starts from the moments of the training cells.
+    """Return an untrained model.
 
     Parameters
     ----------

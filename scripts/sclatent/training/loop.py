@@ -5,7 +5,8 @@ that is done. It may have an `opponent`: a module that learns at the same time f
 ``Loss.opponent``, and whose weights nothing else moves.
 
 The loop keeps the weights of the epoch with the best validation loss once the weight of the KL term
-is 1, or those of the last epoch where the plan says so.
+is 1, or those of the last epoch where the plan says so. Either way it stops when that loss has not
+become better for some epochs.
 """
 
 import copy
@@ -79,9 +80,8 @@ def fit(
         curve.append(describe_epoch(epoch, schedule, learned, checked))
         progress.report(curve[-1])
         schedule.consider(checked.total)
-        if schedule.kl_weight >= 1 or plan.keep == "last":
-            best.consider(epoch, checked.total, model)
-        if best.weights and plan.keep == "best" and epoch - best.epoch >= plan.patience:
+        best.consider(epoch, checked.total, model, settled=schedule.kl_weight >= 1)
+        if best.waited >= plan.patience:
             print(f"stopped: no better validation loss in {plan.patience} epochs")
             break
     best.restore(model)
@@ -115,14 +115,26 @@ def describe_epoch(epoch: int, schedule, learned: Loss, checked: Loss) -> dict:
 
 
 class Best:
-    """The weights of the epoch with the lowest validation loss, or of the last one."""
+    """The weights of the epoch with the lowest validation loss, or of the last one.
+
+    `waited` counts the epochs since the lowest loss; those of the warm-up do not count.
+    """
 
     def __init__(self, keep: str = "best"):
         self.keep, self.epoch, self.loss, self.weights = keep, 0, math.inf, None
+        self.lowest, self.waited = math.inf, 0
 
-    def consider(self, epoch: int, loss: float, model) -> None:
-        """Keep the model's weights if its loss is the lowest so far, or the last is wanted."""
-        if loss < self.loss or self.keep == "last":
+    def consider(self, epoch: int, loss: float, model, settled: bool) -> None:
+        """Keep the model's weights if its loss is the lowest so far, or the last is wanted.
+
+        `settled` says that the warm-up is over. Until then the last are kept, and no loss counts.
+        """
+        better = settled and loss < self.lowest
+        if better:
+            self.lowest, self.waited = loss, 0
+        elif settled:
+            self.waited += 1
+        if better or not settled or self.keep == "last":
             self.epoch, self.loss = epoch, loss
             self.weights = copy.deepcopy(model.state_dict())
 

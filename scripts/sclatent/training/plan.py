@@ -24,6 +24,7 @@ class Training:
     learning_rate: float = 4e-3
     schedule: str = "cosine"
     plateau: int = 10
+    plateau_margin: float = 1e-4
     epsilon: float = 0.01
     weight_decay: float = 1e-6
     clip_norm: float = 1000.0
@@ -111,7 +112,7 @@ class Schedule:
 
     def consider(self, loss: float) -> None:
         """Look at the validation loss of an epoch; on a plateau, take smaller steps."""
-        if loss < self.lowest - 1e-4:
+        if loss < self.lowest - self.plan.plateau_margin:
             self.lowest, self.waited = loss, 0
             return
         self.waited += 1

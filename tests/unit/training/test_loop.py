@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -80,6 +82,36 @@ def test_it_stops_when_nothing_gets_better(cells, capsys):
     curve = fit(Mean(), cells, TRAIN, VALIDATION, plan, seed=0)
     assert len(curve) < 2000
     assert "no better validation loss in 3 epochs" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("keep", ["best", "last"])
+def test_patience_ends_the_training_whatever_is_kept(cells, keep):
+    plan = Training(minibatch=20, n_steps=400, max_epochs=200, patience=3, learning_rate=0.5)
+    curve = fit(Mean(), cells, TRAIN, VALIDATION, replace(plan, keep=keep, warmup=0), seed=0)
+    losses = [row["validation_loss"] for row in curve]
+    assert len(curve) == 1 + np.argmin(losses) + 3 < 200
+    kept = [row["epoch"] for row in curve if row["best"]]
+    assert kept == [1 + np.argmin(losses) if keep == "best" else len(curve)]
+
+
+def test_no_patience_during_the_warm_up(cells):
+    plan = Training(minibatch=20, n_steps=400, max_epochs=200, patience=1, learning_rate=0.5)
+    curve = fit(Mean(), cells, TRAIN, VALIDATION, replace(plan, keep="last", warmup=0.5), seed=0)
+    assert 100 <= len(curve) < 200
+
+
+def test_where_the_warm_up_never_ends_the_last_epoch_is_kept(cells):
+    plan = Training(minibatch=20, n_steps=20, warmup_epochs=400)
+    curve = fit(Mean(), cells, TRAIN, VALIDATION, plan, seed=0)
+    assert [row["epoch"] for row in curve if row["best"]] == [len(curve)]
+
+
+@pytest.mark.parametrize(("margin", "falls"), [(0.5, True), (0.05, False)])
+def test_a_plateau_ends_with_a_loss_better_by_the_margin(margin, falls):
+    schedule = Schedule(10, 1, Training(schedule="plateau", plateau=3, plateau_margin=margin))
+    for loss in (10.0, 9.9, 9.8, 9.7):
+        schedule.consider(loss)
+    assert schedule.learning_rate == pytest.approx(0.004 * (0.1 if falls else 1))
 
 
 def test_a_loss_that_is_not_finite_ends_training_with_the_step(cells):
