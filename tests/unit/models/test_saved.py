@@ -10,7 +10,6 @@ from sclatent.errors import InputError
 from sclatent.models import saved
 from sclatent.models.dca import Dca, build_dca
 from sclatent.models.heads import OUTPUTS
-from sclatent.models.heads import OUTPUTS
 from sclatent.models.scanvi import Scanvi, build_scanvi
 from sclatent.models.scvi import Scvi, build_scvi
 from sclatent.training.loader import Covariates
