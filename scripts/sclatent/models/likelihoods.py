@@ -3,9 +3,10 @@
 Letters for shapes: B cells of a minibatch, G genes, N non-zero counts of the minibatch.
 
 Nine of ten counts are zero, and log p(0) needs no gamma function. So each log-likelihood is the
-value for a zero at all B x G places, plus a correction at the N non-zero ones. Rates and
-dispersions enter as logarithms, which keeps every term finite for theta from 1e-4 to 1e6. The
-corrections are taken in float64: there large terms cancel.
+value for a zero at all B x G places, replaced at the N non-zero ones. Rates and dispersions enter
+as logarithms, which keeps every term finite for theta from 1e-4 to 1e6. The N values are taken in
+float64, since large terms cancel there. The result has the type of the parameters; autocast does
+not lower it.
 
 Every distribution has `log_prob(entries)`, which sums over the genes, `mean` and `sample()`.
 """
@@ -15,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import softplus
+from torch.nn.functional import logsigmoid, softplus
 
 LOG_FACTORIALS = torch.lgamma(torch.arange(1.0, 1025.0, dtype=torch.float64))
 """log x! for x from 0 to 1023."""
@@ -27,20 +28,47 @@ class Entries(NamedTuple):
 
     row: Tensor  # (N,) int64
     gene: Tensor  # (N,) int64
-    value: Tensor  # (N,) float32, > 0
+    value: Tensor  # (N,) float, > 0
 
     def of(self, matrix: Tensor) -> Tensor:
         """Return what stands at the non-zero counts of (B, G), (G,) or (B, 1); (N,) float64."""
         if matrix.dim() == 1:
-            return matrix.double()[self.gene]
+            return matrix.double().index_select(0, self.gene)
         if matrix.shape[1] == 1:
-            return matrix.double()[self.row, 0]
-        return matrix.reshape(-1)[self.row * matrix.shape[1] + self.gene].double()
+            return matrix.double()[:, 0].index_select(0, self.row)
+        return matrix.reshape(-1).index_select(0, self.places(matrix)).double()
+
+    def places(self, matrix: Tensor) -> Tensor:
+        """Return where the non-zero counts are in a flat (B, G), (N,)."""
+        return self.row * matrix.shape[1] + self.gene
 
     def per_cell(self, values: Tensor, zeros: Tensor) -> Tensor:
-        """Return the sum over the genes of `zeros` (B, G) and, where counts are, `values` (N,)."""
+        """Sum `values` (N,) over the genes where counts are, else `zeros` (B, G); (B,)."""
         sums = values.new_zeros(len(zeros)).index_add(0, self.row, values)
-        return zeros.sum(1) + sums.to(zeros.dtype)
+        elsewhere = SumElsewhere.apply(zeros, self.places(zeros))
+        return elsewhere + sums.to(zeros.dtype)
+
+
+class SumElsewhere(torch.autograd.Function):
+    """The sums over the columns of a matrix (B, G) without the places (N,); (B,).
+
+    To sum all and subtract would lose what is small beside log p(0) there. Written by hand, since
+    autograd copies the gradient thrice for it.
+    """
+
+    @staticmethod
+    def forward(ctx, matrix: Tensor, places: Tensor) -> Tensor:
+        """Return the sums."""
+        ctx.save_for_backward(places)
+        ctx.n_columns = matrix.shape[1]
+        return matrix.reshape(-1).index_fill(0, places, 0.0).view_as(matrix).sum(1)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
+        """Return the gradient of the matrix: that of the sums, and 0 at the places."""
+        full = gradient[:, None].repeat(1, ctx.n_columns)
+        full.view(-1).index_fill_(0, ctx.saved_tensors[0], 0.0)
+        return full, None
 
 
 class Poisson(NamedTuple):
@@ -51,7 +79,8 @@ class Poisson(NamedTuple):
     def log_prob(self, entries: Entries) -> Tensor:
         """Return log p(x) of each cell in nats, (B,)."""
         x = entries.value
-        counted = x * entries.of(self.log_rate) - log_factorial(x)
+        log_rate = entries.of(self.log_rate)
+        counted = x * log_rate - log_rate.exp() - log_factorial(x)
         return entries.per_cell(counted, -self.log_rate.exp())
 
     @property
@@ -78,21 +107,22 @@ class NegativeBinomial(NamedTuple):
 
     def log_prob(self, entries: Entries) -> Tensor:
         """Return log p(x) of each cell in nats, (B,)."""
-        return entries.per_cell(self.correction(entries), self.log_zero())
+        return entries.per_cell(self.log_counted(entries), self.log_zero())
 
     def log_zero(self) -> Tensor:
         """Return log p(0) = theta log(theta / (theta + mu)), (B, G)."""
         return -self.log_theta.exp() * softplus(self.log_rate - self.log_theta)
 
-    def correction(self, entries: Entries) -> Tensor:
-        """Return log p(x) - log p(0) at the non-zero counts, (N,) float64."""
+    def log_counted(self, entries: Entries) -> Tensor:
+        """Return log p(x) at the non-zero counts, (N,) float64."""
         x, log_theta = entries.value, entries.of(self.log_theta)
-        power = -x * softplus(log_theta - entries.of(self.log_rate))
+        theta, difference = log_theta.exp(), entries.of(self.log_rate) - log_theta
         if self.log_theta.dim() == 1:  # one gamma function per gene, not per count
             gamma = entries.of(torch.lgamma(self.log_theta.double().exp()))
         else:
-            gamma = torch.lgamma(log_theta.exp())
-        return power + torch.lgamma(x + log_theta.exp()) - gamma - log_factorial(x)
+            gamma = torch.lgamma(theta)
+        power = (x + theta) * logsigmoid(difference) - theta * difference
+        return power + torch.lgamma(x + theta) - gamma - log_factorial(x)
 
     @property
     def mean(self) -> Tensor:
@@ -121,11 +151,9 @@ class ZeroInflatedNegativeBinomial(NamedTuple):
     def log_prob(self, entries: Entries) -> Tensor:
         """Return log p(x) of each cell in nats, (B,)."""
         zero = self.counts.log_zero()  # (B, G)
-        none = softplus(-self.dropout_logit)  # -log pi
-        here = softplus(zero - self.dropout_logit) - none  # log p(0), (B, G)
-        kept = zero - (self.dropout_logit + none)  # log of (1 - pi) times p(0) without dropout
-        counted = self.counts.correction(entries) + entries.of(kept) - entries.of(here)
-        return entries.per_cell(counted, here)
+        here = softplus(zero - self.dropout_logit) - softplus(-self.dropout_logit)  # log p(0)
+        kept = logsigmoid(-entries.of(self.dropout_logit))  # log(1 - pi), (N,)
+        return entries.per_cell(self.counts.log_counted(entries) + kept, here)
 
     @property
     def mean(self) -> Tensor:
@@ -145,9 +173,9 @@ class Normal(NamedTuple):
 
     def log_prob(self, entries: Entries) -> Tensor:
         """Return log p(x) of each cell in nats, (B,)."""
-        x = entries.value
         zeros = -0.5 * (LOG_TWO_PI + self.mean.square())
-        return entries.per_cell(x * entries.of(self.mean) - 0.5 * x.double().square(), zeros)
+        error = entries.value - entries.of(self.mean)
+        return entries.per_cell(-0.5 * (LOG_TWO_PI + error.square()), zeros)
 
     def sample(self) -> Tensor:
         """Draw values, (B, G)."""
