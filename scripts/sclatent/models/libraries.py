@@ -64,9 +64,13 @@ class LatentLibrary(nn.Module):
 
     @torch.no_grad()
     def start_from(self, library_size: np.ndarray, batch: np.ndarray) -> None:
-        """Take the prior of each batch from its cells' totals and batch codes, (n_cells,) each."""
-        for code in np.unique(batch):
-            log_size = np.log(library_size[batch == code])
+        """Take the prior of each batch from its cells' totals and batch codes, (n_cells,) each.
+
+        A batch without cells takes that of all.
+        """
+        for code in range(len(self.mean)):
+            chosen = batch == code
+            log_size = np.log(library_size[chosen] if chosen.any() else library_size)
             self.mean[code] = float(log_size.mean())
             self.variance[code] = max(float(log_size.var()), 1e-4)
 
