@@ -21,15 +21,18 @@ include: "workflow/rules/common.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/latent.smk"
 include: "workflow/rules/labels.smk"
+include: "workflow/rules/expression.smk"
 include: "workflow/rules/cells.smk"
 include: "workflow/rules/benchmark.smk"
 include: "workflow/rules/report.smk"
 
 
 rule all:
-    """Every dataset exported, and one report over all of them."""
+    """Every dataset exported, what was asked for beside it, and one report over all of them."""
     default_target: True
     input:
         expand("results/{dataset}/{dataset}.h5ad", dataset=config["datasets"]),
+        each_seed("results/{dataset}/expression/{latent}/seed{seed}.h5ad", denoised),
+        each_seed("results/{dataset}/latent/{latent}/seed{seed}.loadings.tsv", linear),
         "results/report.html",
     localrule: True

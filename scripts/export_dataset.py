@@ -15,6 +15,7 @@ dataset = gather(
     labels=dict(zip(names.classifiers, snakemake.input.labels, strict=True)),
     clusters=dict(zip(names.latents, snakemake.input.clusters, strict=True)),
     layouts=dict(zip(product(names.latents, names.methods), snakemake.input.layouts, strict=True)),
+    loadings=dict(zip(names.linear, snakemake.input.loadings, strict=True)),
     main=names.main,
 )
 files.write_h5ad(snakemake.output.dataset, dataset)

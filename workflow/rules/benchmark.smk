@@ -1,7 +1,8 @@
 """Score every latent and every control alike, and say which differences are real.
 
-input   results/{dataset}/latent/{latent}/seed{seed}.h5ad; never a layout
-output  results/{dataset}/benchmark/{scores/…, comparison.tsv, summary.tsv}
+input   results/{dataset}/latent/{latent}/seed{seed}.h5ad, and models; never a layout
+output  results/{dataset}/benchmark/{scores/…, comparison.tsv, summary.tsv, likelihood/…,
+        likelihood.tsv}
 """
 
 
@@ -78,3 +79,48 @@ rule compare_latents:
         benchmark=lookup(dpath="benchmark", within=config),
     script:
         "../../scripts/compare_latents.py"
+
+
+rule score_likelihood:
+    """Measure how likely a trained model finds held-out cells, by importance sampling."""
+    input:
+        cells="results/{dataset}/data/cells.h5ad",
+        splits="results/{dataset}/data/splits/seed{seed}.tsv.gz",
+        genes="results/{dataset}/data/genes/seed{seed}.tsv",
+        model="results/{dataset}/latent/{latent}/seed{seed}.model",
+    output:
+        likelihood="results/{dataset}/benchmark/likelihood/{latent}/seed{seed}.tsv",
+    log:
+        "results/{dataset}/logs/score_likelihood/{latent}.seed{seed}.log",
+    conda:
+        "../../envs/torch.yaml"
+    params:
+        code=library("score_likelihood"),
+        n_samples=lookup(dpath="benchmark/n_importance_samples", within=config),
+        max_cells=lookup(dpath="benchmark/max_likelihood_cells", within=config),
+        device=lambda wildcards: plan(wildcards.latent)["device"],
+    script:
+        "../../scripts/score_likelihood.py"
+
+
+rule compare_likelihoods:
+    """Compare the count models by the likelihood of held-out cells, seed by seed."""
+    input:
+        likelihoods=lambda wildcards: expand(
+            "results/{dataset}/benchmark/likelihood/{latent}/seed{seed}.tsv",
+            dataset=wildcards.dataset,
+            latent=trained(wildcards.dataset),
+            seed=config["seeds"],
+        ),
+    output:
+        comparison="results/{dataset}/benchmark/likelihood.tsv",
+    log:
+        "results/{dataset}/logs/compare_likelihoods.log",
+    conda:
+        "../../envs/cells.yaml"
+    params:
+        code=library("compare_likelihoods"),
+        latents=lambda wildcards: trained(wildcards.dataset),
+        seeds=config["seeds"],
+    script:
+        "../../scripts/compare_likelihoods.py"

@@ -66,6 +66,11 @@ def config_conflicts(given):
             yield f"{latent}: start is '{below(latent)}', {similar(below(latent), known)}"
     if given.get("main_latent") and config["main_latent"] not in config["latents"]:
         yield f"main_latent: {config['main_latent']} is not among latents"
+    counted = [latent for latent in config["latents"] if kind(latent) in MODELS]
+    for number, latent in enumerate(config["denoise"]["latents"]):
+        if latent not in counted:
+            place = f"denoise.latents.{number}"
+            yield f"{place}: '{latent}' is no count model in latents, {similar(latent, counted)}"
     for dataset in config["datasets"]:
         paths = [local_path(dataset, *item) for item in sample_sources(dataset)]
         paths.append(config["datasets"][dataset].get("annotations"))
@@ -283,6 +288,27 @@ def main_latent(dataset):
 def trained(dataset):
     """Return the latents of a dataset that have a training curve."""
     return [latent for latent in latents(dataset) if kind(latent) in MODELS]
+
+
+def denoised(dataset):
+    """Return the latents of a dataset whose denoised expression is written."""
+    return [latent for latent in trained(dataset) if latent in config["denoise"]["latents"]]
+
+
+def linear(dataset):
+    """Return the latents of a dataset whose decoder is linear and has loadings."""
+    scvi = [latent for latent in latents(dataset) if kind(latent) == "scvi"]
+    return [latent for latent in scvi if settings(latent)["decoder"] == "linear"]
+
+
+def each_seed(pattern, chosen):
+    """Return a file per dataset, per latent that is chosen for it, and per seed."""
+    return [
+        pattern.format(dataset=dataset, latent=latent, seed=seed)
+        for dataset in config["datasets"]
+        for latent in chosen(dataset)
+        for seed in config["seeds"]
+    ]
 
 
 def report_figures(dataset):

@@ -1,7 +1,8 @@
 """Embed the cells of a dataset in latent spaces.
 
 input   results/{dataset}/data/cells.h5ad, splits/seed{seed}.tsv.gz, genes/seed{seed}.tsv
-output  results/{dataset}/latent/{latent}/seed{seed}.h5ad (cells x n_latent), and its cost
+output  results/{dataset}/latent/{latent}/seed{seed}.h5ad (cells x n_latent), its cost, for a count
+        model its weights and curve, and for a linear decoder its loadings
 """
 
 
@@ -131,3 +132,21 @@ rule train_scanvi:
         threads=lookup(dpath="training/threads", within=config),
     script:
         "../../scripts/train_scanvi.py"
+
+
+rule write_loadings:
+    """Write how a linear decoder moves the log expression of each gene along each dimension."""
+    input:
+        model="results/{dataset}/latent/{latent}/seed{seed}.model",
+    output:
+        loadings="results/{dataset}/latent/{latent}/seed{seed}.loadings.tsv",
+    log:
+        "results/{dataset}/logs/write_loadings/{latent}.seed{seed}.log",
+    wildcard_constraints:
+        latent=named("scvi"),
+    conda:
+        "../../envs/torch.yaml"
+    params:
+        code=library("write_loadings"),
+    script:
+        "../../scripts/write_loadings.py"

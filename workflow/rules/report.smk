@@ -190,6 +190,10 @@ rule export_dataset:
             latent=latents(wildcards.dataset),
             method=config["layout"]["methods"],
         ),
+        loadings=lambda wildcards: expand(
+            f"results/{wildcards.dataset}/latent/{{latent}}/seed{SEED}.loadings.tsv",
+            latent=linear(wildcards.dataset),
+        ),
     output:
         dataset="results/{dataset}/{dataset}.h5ad",
     log:
@@ -201,6 +205,7 @@ rule export_dataset:
         latents=lambda wildcards: latents(wildcards.dataset),
         classifiers=lambda wildcards: classifiers(wildcards.dataset),
         methods=config["layout"]["methods"],
+        linear=lambda wildcards: linear(wildcards.dataset),
         main=lambda wildcards: {
             "dataset": wildcards.dataset,
             "seed": SEED,

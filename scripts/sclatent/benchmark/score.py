@@ -42,6 +42,8 @@ class BenchmarkSettings:
     n_neighbors_preservation: int = 30
     n_inits: int = 20
     equivalence: float = 0.02
+    n_importance_samples: int = 100
+    max_likelihood_cells: int = 1000
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,11 @@
-"""The two files that most rules share: cells with their counts, and a latent.
+"""The files that rules share: cells with their counts, a latent, denoised expression.
 
 Letters for shapes: B cells, G genes, L latent dimensions.
 """
 
 from __future__ import annotations
 
+import json
 from os import PathLike
 from typing import TYPE_CHECKING
 
@@ -135,6 +136,37 @@ def read_latent(path: str | PathLike, cells=None) -> np.ndarray:
         what = f"it holds {len(values):,} cells, but {len(rows):,} are asked for"
         raise InputError(problem(str(path), what, "delete the file and run again"))
     return values[rows]
+
+
+def write_expression(path: str | PathLike, values: np.ndarray, cells, genes, made: dict) -> None:
+    """Write denoised expression: float32 values (B, G), named cells and genes.
+
+    Parameters
+    ----------
+    path
+        An h5ad; `uns["sclatent"]` says in JSON what X is and how it was made.
+    values
+        (B, G), in counts.
+    cells, genes
+        Names.
+    made
+        How it was made; JSON values only.
+
+    Raises
+    ------
+    ValueError
+        When a value is not finite.
+    """
+    import anndata
+    import pandas as pd
+
+    if not np.isfinite(values).all():
+        raise ValueError(f"{(~np.isfinite(values)).sum():,} denoised values are not finite")
+    obs, var = (pd.DataFrame(index=pd.Index(np.asarray(x, dtype=object))) for x in (cells, genes))
+    adata = anndata.AnnData(np.asarray(values, dtype=np.float32), obs=obs, var=var)
+    content = {"X": "denoised counts; for looking, not for hypothesis tests", **made}
+    adata.uns["sclatent"] = json.dumps(content, sort_keys=True, ensure_ascii=False)
+    files.write_h5ad(path, adata)
 
 
 def positions(there, wanted, asker, path, kind: str) -> np.ndarray:

@@ -11,6 +11,7 @@
 | `obsm["<classifier>_probabilities"]` | one column per name in `uns["<classifier>_classes"]` |
 | `obs["leiden"]`, `obs["leiden_<latent>_<resolution>"]` | clusters |
 | `obs["cells_split"]`, `obs["labels_split"]`, `var["highly_variable"]` | what the models saw |
+| `varm["<latent's slot>_loadings"]` | of a linear decoder; NaN for genes the model did not see |
 | `uns["sclatent"]` | JSON: dataset, seed, latents, what X is, version of this format |
 
 There is no `raw`: scanpy's plots and tests prefer `raw` to X and take it for logarithms, so raw
@@ -49,7 +50,7 @@ def slot(latent: str) -> str:
     return "_".join(filter(None, [SLOTS.get(model, f"X_{model}"), variant]))
 
 
-def gather(cells, genes, latents, labels, clusters, layouts, main):
+def gather(cells, genes, latents, labels, clusters, layouts, loadings, main):
     """Bring everything that is known about the cells of one dataset into one AnnData.
 
     Parameters
@@ -62,6 +63,8 @@ def gather(cells, genes, latents, labels, clusters, layouts, main):
         Files by latent, by classifier, by latent.
     layouts : dict of (str, str) to path
         Layouts by latent and method.
+    loadings : dict of str to path
+        Tables of gene loadings, by latent.
     main : dict
         `latent` and `resolution` that get the plain names, `dataset` and `seed`.
 
@@ -78,6 +81,8 @@ def gather(cells, genes, latents, labels, clusters, layouts, main):
     cells.var["highly_variable"] = np.isin(np.arange(cells.n_vars), chosen)
     for latent, path in latents.items():
         cells.obsm[slot(latent)] = read_latent(path, cells.obs_names)
+    for latent, path in loadings.items():
+        cells.varm[f"{slot(latent)}_loadings"] = read_loadings(path, cells.var_names)
     for (latent, method), path in layouts.items():
         plain = latent == main["latent"]
         key = f"X_{method}" if plain else f"X_{method}_{latent}"
@@ -91,6 +96,15 @@ def gather(cells, genes, latents, labels, clusters, layouts, main):
     add_colours(cells)
     cells.uns["sclatent"] = description(cells, latents, labels, main)
     return cells
+
+
+def read_loadings(path, genes) -> np.ndarray:
+    """Return the loadings of all genes (G, L) float32, NaN for those that are not in the table."""
+    table = files.read_table(path)
+    rows = positions(genes, table["gene"], path, "the cells", "gene")
+    loadings = np.full((len(genes), table.shape[1] - 1), np.nan, dtype=np.float32)
+    loadings[rows] = table.drop(columns="gene").to_numpy(dtype=np.float32)
+    return loadings
 
 
 def read_clusters(path, cells, latent: str, main: dict) -> dict[str, pd.Categorical]:

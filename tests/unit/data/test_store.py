@@ -1,3 +1,5 @@
+import json
+
 import anndata
 import numpy as np
 import pandas as pd
@@ -5,7 +7,7 @@ import pytest
 import scipy.sparse as sp
 
 from sclatent import files
-from sclatent.data.store import covariates, read_cells, read_latent, write_latent
+from sclatent.data.store import covariates, read_cells, read_latent, write_expression, write_latent
 from sclatent.errors import InputError
 
 CELLS = ["c1", "c2", "c3"]
@@ -96,3 +98,19 @@ def test_equal_latents_give_equal_bytes(tmp_path):
     for name in ("one.h5ad", "two.h5ad"):
         write_latent(tmp_path / name, np.ones((3, 2)), CELLS)
     assert files.sha256(tmp_path / "one.h5ad") == files.sha256(tmp_path / "two.h5ad")
+
+
+def test_denoised_expression_says_what_it_is_and_how_it_was_made(tmp_path):
+    values = np.arange(6, dtype=float).reshape(2, 3)
+    made = {"latent": "scvi", "batch": "average"}
+    write_expression(tmp_path / "e.h5ad", values, ["b", "a"], ["x", "y", "z"], made)
+    adata = anndata.read_h5ad(tmp_path / "e.h5ad")
+    assert adata.X.dtype == np.float32
+    np.testing.assert_array_equal(adata.X, values)
+    assert list(adata.obs_names) == ["b", "a"]
+    assert list(adata.var_names) == ["x", "y", "z"]
+    content = json.loads(adata.uns["sclatent"])
+    assert "not for hypothesis tests" in content["X"]
+    assert content["batch"] == "average"
+    with pytest.raises(ValueError, match="1 denoised values are not finite"):
+        write_expression(tmp_path / "e.h5ad", [[np.nan]], ["a"], ["x"], made)

@@ -13,7 +13,7 @@ from sclatent.data.store import UNKNOWN, read_cells
 from sclatent.report.export import gather, slot
 
 
-def export(results, main="scvi"):
+def export(results, main="scvi", loadings=None):
     folder, names = results.folder, results.latents
     pairs = list(product(names, ["umap"]))
     return gather(
@@ -23,6 +23,7 @@ def export(results, main="scvi"):
         labels={name: folder / f"labels/{name}/seed0.tsv.gz" for name in results.classifiers},
         clusters={name: folder / f"cells/{name}/seed0/clusters.tsv.gz" for name in names},
         layouts={(a, b): folder / f"cells/{a}/seed0/{b}.h5ad" for a, b in pairs},
+        loadings=loadings or {},
         main={"dataset": "pbmc", "seed": 0, "latent": main, "resolution": 1},
     )
 
@@ -164,3 +165,18 @@ def test_a_dataset_without_labels_has_no_predictions(make_results, tmp_path):
     dataset = export(made, main="pca")
     assert not [column for column in dataset.obs if column.startswith("predicted")]
     assert "X_umap_scvi" in dataset.obsm
+
+
+def test_loadings_stand_at_their_genes(results, tmp_path):
+    genes = list(results.cells.var_names[[7, 3]])
+    table = pd.DataFrame({"gene": genes, "1": [0.5, -1.0], "2": [0.25, 2.0]})
+    files.write_table(tmp_path / "loadings.tsv", table)
+    dataset = export(results, loadings={"scvi_linear": tmp_path / "loadings.tsv"})
+    found = dataset.varm["X_scVI_linear_loadings"]
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found[[7, 3]], [[0.5, 0.25], [-1, 2]])
+    assert np.isnan(np.delete(found, [7, 3], 0)).all()
+
+
+def test_without_a_linear_decoder_there_are_no_loadings(dataset):
+    assert not dataset.varm

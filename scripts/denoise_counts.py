@@ -1,0 +1,18 @@
+"""Write the expected expression of every cell under a trained model."""
+
+import numpy as np
+
+from sclatent import job
+from sclatent.data.store import read_cells, write_expression
+from sclatent.models import saved
+from sclatent.models.posterior import denoise
+
+job.start(snakemake)
+names, settings = snakemake.wildcards, snakemake.params.denoise
+adata = read_cells(
+    snakemake.input.cells, genes=snakemake.input.genes, splits=snakemake.input.splits
+)
+model, cells = saved.load_for(snakemake.input.model, adata, snakemake.params.device)
+values = denoise(model, cells, np.arange(adata.n_obs), **settings, seed=int(names.seed))
+made = {"latent": names.latent, "seed": int(names.seed), **settings}
+write_expression(snakemake.output.expression, values, adata.obs_names, adata.var_names, made)

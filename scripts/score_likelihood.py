@@ -1,0 +1,16 @@
+"""Measure how likely a trained model finds held-out cells, by importance sampling."""
+
+from sclatent import files, job
+from sclatent.benchmark.heldout import score_model
+from sclatent.data.store import read_cells
+from sclatent.models import saved
+from sclatent.training.loader import split_rows
+
+job.start(snakemake)
+params, seed = snakemake.params, int(snakemake.wildcards.seed)
+adata = read_cells(
+    snakemake.input.cells, genes=snakemake.input.genes, splits=snakemake.input.splits
+)
+model, cells = saved.load_for(snakemake.input.model, adata, params.device)
+row = score_model(model, cells, split_rows(adata), params.n_samples, params.max_cells, seed)
+files.write_table(snakemake.output.likelihood, row)

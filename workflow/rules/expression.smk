@@ -1,0 +1,26 @@
+"""Expression as a count model sees it, for looking and never for hypothesis tests.
+
+input   results/{dataset}/latent/{latent}/seed{seed}.model
+output  results/{dataset}/expression/{latent}/seed{seed}.h5ad (cells x genes of the model)
+"""
+
+
+rule denoise_counts:
+    """Write the expected expression of every cell under a trained model."""
+    input:
+        cells="results/{dataset}/data/cells.h5ad",
+        splits="results/{dataset}/data/splits/seed{seed}.tsv.gz",
+        genes="results/{dataset}/data/genes/seed{seed}.tsv",
+        model="results/{dataset}/latent/{latent}/seed{seed}.model",
+    output:
+        expression="results/{dataset}/expression/{latent}/seed{seed}.h5ad",
+    log:
+        "results/{dataset}/logs/denoise_counts/{latent}.seed{seed}.log",
+    conda:
+        "../../envs/torch.yaml"
+    params:
+        code=library("denoise_counts"),
+        denoise={key: value for key, value in config["denoise"].items() if key != "latents"},
+        device=lambda wildcards: plan(wildcards.latent)["device"],
+    script:
+        "../../scripts/denoise_counts.py"
