@@ -18,7 +18,6 @@ import torch
 
 from sclatent.benchmark import metrics
 from sclatent.benchmark.score import BenchmarkSettings, prepare
-from sclatent.data.store import UNKNOWN
 from sclatent.models.exchange import from_scvi_tools
 from sclatent.models.posterior import likelihood
 from sclatent.models.scanvi import Scanvi, build_scanvi
@@ -29,6 +28,8 @@ from sclatent.training.plan import Training
 
 ARCHITECTURE = {"likelihood": "nb", "n_layers": 2, "n_latent": 30}
 ARMS = ("scvi-tools", "compat", "defaults")
+HIDDEN = "~hidden"
+"""A hidden label for scvi-tools. It sorts last: elsewhere it would swap places with the last."""
 
 
 class Problem(NamedTuple):
@@ -131,7 +132,7 @@ def train_theirs(given: Problem) -> tuple[Trained, Trained]:
     options = {"n_latent": ARCHITECTURE["n_latent"], "n_layers": ARCHITECTURE["n_layers"]}
     below = scvi.model.SCVI(adata, gene_likelihood=ARCHITECTURE["likelihood"], **options)
     first = timed_train(below, given, given.epochs)
-    above = scvi.model.SCANVI.from_scvi_model(below, UNKNOWN, labels_key="seen")
+    above = scvi.model.SCANVI.from_scvi_model(below, HIDDEN, labels_key="seen")
     assert list(above._label_mapping[: above.n_labels]) == given.cells.classes
     return first, timed_train(above, given, given.epochs_scanvi)
 
@@ -145,7 +146,7 @@ def training_cells(given: Problem):
     rows, over = given.rows.train, len(given.rows.train) % 128
     adata = given.adata[rows[:-over] if over in (1, 2) else rows].copy()
     adata.X = adata.X.astype(np.float32)
-    names = np.array([*given.cells.classes, UNKNOWN])
+    names = np.array([*given.cells.classes, HIDDEN])
     adata.obs["seen"] = names[given.cells.label[rows[: adata.n_obs]]]
     return adata
 

@@ -24,6 +24,7 @@ from sclatent.models.libraries import LatentLibrary
 from sclatent.models.scanvi import Scanvi
 from sclatent.models.scvi import SCVI, Scvi
 from sclatent.training.loader import Cells, Covariates, Sizes
+from sclatent.training.loop import run_epoch
 from sclatent.training.plan import Schedule, Training
 
 N_CELLS, N_GENES, N_BATCHES, N_TYPES = 60, 35, 3, 4
@@ -299,6 +300,38 @@ def test_scanvi_and_its_classification_are_those_of_scvi_tools(
     assert (ours.reconstruction + ours.kl).item() == pytest.approx(elbo.mean().item(), rel=1e-5)
     assert ours.total.item() == pytest.approx(theirs.loss.item(), rel=1e-5)
     assert_same_gradients(model, gradients_of(module, settings, cells.sizes))
+
+
+@pytest.mark.usefixtures("doubles")
+@pytest.mark.parametrize("likelihood", ["nb", "zinb"])
+def test_training_under_the_preset_moves_the_weights_as_scvi_tools_does(cells, preset, likelihood):
+    cells, settings = without_covariates(cells), small(likelihood=likelihood)
+    module = module_of(settings, cells.sizes)
+    model = taken_over(module, settings, cells.sizes)
+    training, task = training_of(preset, "scvi"), TrainingPlan(module)
+    rows = [np.arange(start, start + 20) for start in (0, 20, 40)]
+    minibatches = [in_doubles(cells.take(part)) for part in rows]
+    theirs, ours = task.configure_optimizers()["optimizer"], training.optimise(model)
+    schedule = Schedule(4, len(minibatches), training)
+    warmup = default(TrainingPlan, "n_epochs_kl_warmup")
+    before = dict(model.named_parameters())["encoder.mean.weight"].detach().clone()
+    module.train()
+    torch.manual_seed(1)
+    for epoch in range(4):
+        weight = _compute_kl_weight(epoch, 0, warmup, None)
+        for minibatch in minibatches:
+            loss = module(tensors_of(minibatch), loss_kwargs={"kl_weight": weight})[2].loss
+            theirs.zero_grad()
+            loss.backward()
+            theirs.step()
+    torch.manual_seed(1)
+    for _ in range(4):
+        run_epoch(model, minibatches, training, ours, schedule)
+    expected = dict(taken_over(module, settings, cells.sizes).named_parameters())
+    moved = (expected["encoder.mean.weight"] - before).norm()
+    assert moved > 1e-3
+    for name, weight in model.named_parameters():
+        torch.testing.assert_close(weight, expected[name], rtol=1e-5, atol=1e-6, msg=name)
 
 
 # What `compat: scvi-tools` sets, asked of scvi-tools itself.
