@@ -224,6 +224,7 @@ rule write_report:
         ],
         comparisons=report_files("results/{dataset}/benchmark/comparison.tsv"),
         summaries=report_files("results/{dataset}/benchmark/summary.tsv"),
+        likelihoods=report_files("results/{dataset}/benchmark/likelihood.tsv", trained),
         removed=report_files("results/{dataset}/data/removed.tsv"),
         cells=report_files("results/{dataset}/data/cells.h5ad"),
         labels=report_files("results/{dataset}/labels/scores.tsv", has_labels),
@@ -243,6 +244,9 @@ rule write_report:
                 "figures": report_figures(dataset),
                 "comparison": f"results/{dataset}/benchmark/comparison.tsv",
                 "summary": f"results/{dataset}/benchmark/summary.tsv",
+                "likelihood": (
+                    f"results/{dataset}/benchmark/likelihood.tsv" if trained(dataset) else None
+                ),
                 "removed": f"results/{dataset}/data/removed.tsv",
                 "cells": f"results/{dataset}/data/cells.h5ad",
                 "labels": f"results/{dataset}/labels/scores.tsv" if has_labels(dataset) else None,

@@ -15,6 +15,7 @@ NAMES = {
     "scvi": "scVI",
     "scanvi": "scANVI",
     "dca": "DCA",
+    "null": "null model",
     "shuffled": "shuffled cells",
     "labels": "true labels",
     "logistic": "logistic regression",

@@ -17,6 +17,7 @@ from sclatent.report.tables import (
     comparison_table,
     costs_table,
     labels_table,
+    likelihood_table,
     removed_table,
     sizes_table,
 )
@@ -52,6 +53,7 @@ class Dataset:
     verdict: tuple[str, str]
     sizes: Table
     comparison: Table
+    likelihood: Table | None
     costs: Table
     removed: Table
     labels: Table | None
@@ -64,8 +66,8 @@ def describe(datasets: dict, captions: list, equivalence: float) -> list[Dataset
     Parameters
     ----------
     datasets
-        By name: the paths `comparison`, `summary`, `removed`, `cells`, `labels` (or None), and
-        `figures` by name.
+        By name: the paths `comparison`, `summary`, `removed`, `cells`, `labels` and `likelihood`
+        (None where there are none), and `figures` by name.
     captions
         Paths of captions, each named like its figure; layouts share ``layout.rst``.
     equivalence
@@ -83,11 +85,17 @@ def read_dataset(name: str, paths: dict, captions: dict, equivalence: float) -> 
         verdict=sentences(name, Comparison(summary, comparison, equivalence)),
         sizes=sizes_table(paths["cells"]),
         comparison=comparison_table(summary, comparison),
+        likelihood=optional(likelihood_table, paths["likelihood"]),
         costs=costs_table(summary),
         removed=removed_table(files.read_table(paths["removed"])),
-        labels=labels_table(files.read_table(paths["labels"])) if paths["labels"] else None,
+        labels=optional(labels_table, paths["labels"]),
         figures=[read_figure(key, path, captions) for key, path in paths["figures"].items()],
     )
+
+
+def optional(make, path) -> Table | None:
+    """Return the table that `make` makes of a file, None where there is no file."""
+    return make(files.read_table(path)) if path else None
 
 
 def read_figure(key: str, path, captions: dict) -> Figure:

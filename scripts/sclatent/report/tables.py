@@ -159,6 +159,55 @@ def removed_table(removed: pd.DataFrame) -> Table:
     return Table(["batch", *head], [[batch, *wide.loc[batch, rules]] for batch in batches])
 
 
+def likelihood_table(likelihood: pd.DataFrame) -> Table:
+    """Return the held-out likelihood of every count model, of the null model, and last of DCA.
+
+    Parameters
+    ----------
+    likelihood
+        As `sclatent.benchmark.likelihood.compare` returns it.
+    """
+    likelihood = likelihood.assign(against=likelihood["against"].fillna(""))
+    models = likelihood[likelihood["against"] == ""].set_index("latent")
+    pairs = likelihood[likelihood["against"] != ""]
+    rows = []
+    for kind in ("marginal", "null", "encoded"):
+        for latent in words.ordered(models.index[models["kind"] == kind], words.NAMES):
+            about = ("not a marginal likelihood, not comparable",) if kind == "encoded" else ()
+            row = models.loc[latent]
+            cells = [nats(row["mean"], row), nats(row["elbo"]), differences(pairs, latent)]
+            rows.append([Cell(words.name(latent), about), *cells, effective(row)])
+    head = ["nats per cell", "log-likelihood", "ELBO", "paired difference", "effective samples"]
+    return Table(head, rows)
+
+
+def nats(value: float, row: pd.Series | None = None) -> Cell:
+    """Return nats per cell, with the 95 % interval of the row where there is one."""
+    if not np.isfinite(value):
+        return Cell("n/a")
+    if row is None or not np.isfinite(row["lower"]):
+        return Cell(f"{value:,.1f}")
+    return Cell(f"{value:,.1f}", (f"[{row['lower']:,.1f}, {row['upper']:,.1f}]",))
+
+
+def differences(pairs: pd.DataFrame, latent: str) -> Cell:
+    """Return the paired differences of a model to the null model and to those before it."""
+    lines = []
+    for row in pairs[pairs["latent"] == latent].itertuples():
+        interval = f" [{row.lower:+,.2f}, {row.upper:+,.2f}]" if np.isfinite(row.lower) else ""
+        lines.append(f"{row.mean:+,.2f}{interval} against {words.name(row.against)}")
+    return Cell(lines[0], tuple(lines[1:])) if lines else Cell("n/a")
+
+
+def effective(row: pd.Series) -> Cell:
+    """Return how many of the importance samples count, in the median and the worst cell."""
+    if row["kind"] != "marginal":
+        return Cell("n/a")
+    n_samples = row["n_samples"]
+    worst = f"{row['ess_minimum'] * n_samples:.1f} in the worst cell"
+    return Cell(f"{row['ess_median'] * n_samples:.1f} of {n_samples:.0f}", (worst,))
+
+
 def labels_table(scores: pd.DataFrame) -> Table:
     """Return the scores of every classifier on test labels."""
     found = scores.groupby(["classifier", "metric"])["value"].agg(["mean", "std"])

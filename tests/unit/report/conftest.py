@@ -10,6 +10,7 @@ from scipy import sparse
 
 from sclatent import files
 from sclatent.benchmark.comparison import summarise_all
+from sclatent.benchmark.likelihood import compare
 from sclatent.data.store import UNKNOWN, write_latent
 
 SCORES = {"pca": 0.83, "harmony": 0.87, "scvi": 0.84, "scanvi": 0.91, "shuffled": 0.1, "labels": 1}
@@ -128,6 +129,31 @@ def make_scores(rng, classifiers, seeds):
     return pd.DataFrame(rows, columns=["classifier", "seed", "metric", "value", "n_cells"])
 
 
+def make_likelihoods(seeds):
+    """Return the likelihoods of all seeds: of scVI, a variant and DCA, and of the null model."""
+    return pd.DataFrame(
+        {
+            "latent": latent,
+            "seed": seed,
+            "kind": kind,
+            "n_cells": 30,
+            "n_train": 240,
+            "n_samples": 100,
+            "elbo": value - 2 + jump,
+            "log_likelihood": value + jump,
+            "null": -500 - jump,
+            "ess_median": 0.2,
+            "ess_minimum": 0.03,
+        }
+        for latent, kind, value in (
+            ("dca", "encoded", -300.0),
+            ("scvi", "marginal", -400.0),
+            ("scvi_linear", "marginal", -410.0),
+        )
+        for seed, jump in zip(seeds, (0.0, 0.5, -0.5), strict=False)
+    )
+
+
 def write_layout(rng, path, cells, latent):
     types = cells.obs["cell_type"].cat.codes.to_numpy()
     batches = cells.obs["batch"].cat.codes.to_numpy()
@@ -191,7 +217,12 @@ def write_results(
     files.write_table(folder / "data/removed.tsv", removed)
     if labelled:
         files.write_table(folder / "labels/scores.tsv", make_scores(rng, classifiers, seeds))
+    likelihood = None
+    if "scvi" in latents:
+        likelihood = folder / "benchmark/likelihood.tsv"
+        files.write_table(likelihood, compare(make_likelihoods(seeds)))
     return SimpleNamespace(
+        likelihood=likelihood,
         folder=folder,
         cells=cells,
         latents=latents,

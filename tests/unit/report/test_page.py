@@ -5,9 +5,16 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from sclatent import files
 from sclatent.data.store import UNKNOWN
 from sclatent.report.page import describe, render
-from sclatent.report.tables import CLASSIFIER_SCORES, labels_table, number, removed_table
+from sclatent.report.tables import (
+    CLASSIFIER_SCORES,
+    labels_table,
+    likelihood_table,
+    number,
+    removed_table,
+)
 
 PIXEL = bytes.fromhex("89504e470d0a1a0a0000000d4948445200000001000000010806000000")
 EVIL = "<script>alert('B & T')</script>"
@@ -45,6 +52,7 @@ def paths_of(results):
         "removed": folder / "data/removed.tsv",
         "cells": folder / "data/cells.h5ad",
         "labels": folder / "labels/scores.tsv" if results.classifiers else None,
+        "likelihood": results.likelihood,
     }
 
 
@@ -151,6 +159,32 @@ def test_every_figure_of_the_report_has_a_caption(root):
     for name in ("training", "layout", "latents", "comparison", "labels"):
         text = Path(root / f"workflow/report/{name}.rst").read_text()
         assert 2 <= text.count(". ") + 1 <= 6
+
+
+def test_likelihoods_stand_with_differences_and_dcas_is_marked(results, page):
+    table = likelihood_table(files.read_table(results.likelihood))
+    assert [row[0].value for row in table.rows] == ["scVI", "scVI linear", "null model", "DCA"]
+    scvi, linear, null, dca = table.rows
+    assert scvi[1].value == "-400.0"
+    assert re.fullmatch(r"\[-40[\d.]+, -39[\d.]+\]", scvi[1].details[0])
+    assert re.fullmatch(r"\+100.00 \[\+[\d.]+, \+[\d.]+\] against null model", scvi[3].value)
+    assert "against scVI" in linear[3].details[0]
+    assert scvi[4].value == "20.0 of 100"
+    assert null[2].value == dca[3].value == dca[4].value == "n/a"
+    assert dca[0].details == ("not a marginal likelihood, not comparable",)
+    assert 'id="likelihood-1"' in page
+
+
+def test_one_seed_has_likelihoods_without_intervals(results, tmp_path):
+    table = files.read_table(results.likelihood).assign(lower=float("nan"), upper=float("nan"))
+    scvi = likelihood_table(table).rows[0]
+    assert scvi[1].details == ()
+    assert scvi[3].value == "+100.00 against null model"
+
+
+def test_without_a_count_model_there_is_no_likelihood(write_page, make_results, tmp_path):
+    page = write_page(plain=make_results(tmp_path, n_cells=60, latents=("pca", "harmony")))
+    assert "likelihood-1" not in page
 
 
 def test_scores_that_are_all_missing_mark_no_classifier():
