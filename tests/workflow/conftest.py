@@ -45,7 +45,8 @@ def workflow(root, tmp_path) -> Workflow:
 
 SMALL = {
     "seeds": [0, 1],
-    "latents": ["pca", "harmony", "dca", "scvi", "scanvi"],
+    "latents": ["pca", "harmony", "dca", "scvi", "scanvi", "scvi_linear"],
+    "variants": {"scvi_linear": {"decoder": "linear"}},
     "training": {"n_steps": 20, "minibatch": 64},
     "scanvi": {"training": {"n_steps": 10}},
     "dca": {"n_latent": 5, "n_hidden": 16},
@@ -53,7 +54,8 @@ SMALL = {
     "pca": {"n_components": 5},
     "genes": {"n_top": 100},
     "qc": {"min_counts": 20, "min_genes": 10},
-    "benchmark": {"n_inits": 2},
+    "benchmark": {"n_inits": 2, "n_importance_samples": 5},
+    "denoise": {"latents": ["scvi_linear"], "n_samples": 2},
     "clusters": {"resolutions": [0.5, 1.0]},
 }
 

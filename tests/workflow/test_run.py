@@ -43,7 +43,9 @@ def test_the_comparison_has_every_latent_seed_and_control(finished):
     scores = files.read_table(finished.folder / "results/toy/benchmark/comparison.tsv")
     rows = scores.query("metric == 'knn_accuracy' and kind == 'latent'")
     assert sorted(set(zip(rows["latent"], rows["seed"], strict=True))) == [
-        (latent, seed) for latent in ("dca", "harmony", "pca", "scanvi", "scvi") for seed in (0, 1)
+        (latent, seed)
+        for latent in ("dca", "harmony", "pca", "scanvi", "scvi", "scvi_linear")
+        for seed in (0, 1)
     ]
     assert {"shuffled", "labels"} <= set(scores.query("kind == 'control'")["latent"])
     assert {"wall_seconds", "peak_memory_mb"} <= set(scores["metric"])
@@ -51,7 +53,7 @@ def test_the_comparison_has_every_latent_seed_and_control(finished):
 
 def test_the_kl_weight_of_every_training_ends_at_one(finished):
     curves = list((finished.folder / "results").glob("*/latent/*/seed*.curve.tsv"))
-    assert len(curves) == 10
+    assert len(curves) == 14
     for path in curves:
         curve = pd.read_csv(path, sep="\t")
         assert curve["kl_weight"].iloc[-1] == 1
@@ -135,3 +137,43 @@ def test_a_preset_stands_between_the_defaults_and_what_is_given(workflow):
     assert epochs["learning_rate"].tolist() == [0.001, 0.001]
     assert epochs["kl_weight"].tolist() == [1 / 400, 2 / 400]
     assert epochs["best"].tolist() == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("dataset", "models"),
+    [("toy", ["dca", "scvi", "scanvi", "scvi_linear"]), ("plain", ["dca", "scvi", "scvi_linear"])],
+)
+def test_every_count_model_has_its_held_out_likelihood(finished, dataset, models):
+    table = files.read_table(finished.folder / f"results/{dataset}/benchmark/likelihood.tsv")
+    own = table[table["against"].isna()].set_index("latent")
+    assert sorted(own.index) == sorted([*models, "null"])
+    assert (own["n_seeds"] == 2).all()
+    assert own["mean"].between(own["lower"], own["upper"]).all()
+    assert (own["kind"] == "encoded").tolist() == (own.index == "dca").tolist()
+    marginal = own[own["kind"] == "marginal"]
+    assert (marginal["mean"] >= marginal["elbo"]).all()
+    page = (finished.folder / "results/report.html").read_text()
+    assert page.count("Likelihood of held-out cells") == 2
+
+
+def test_denoised_expression_is_written_where_it_is_asked_for(finished):
+    paths = sorted((finished.folder / "results").glob("*/expression/*/*.h5ad"))
+    assert [path.parent.name for path in paths] == ["scvi_linear"] * 4
+    adata = anndata.read_h5ad(paths[-1])
+    cells = anndata.read_h5ad(finished.folder / "results/toy/data/cells.h5ad", backed="r")
+    assert adata.obs_names.tolist() == cells.obs_names.tolist()
+    assert adata.n_vars == 100
+    np.testing.assert_allclose(adata.X.sum(1), 10_000, rtol=1e-4)
+    assert "not for hypothesis tests" in json.loads(adata.uns["sclatent"])["X"]
+
+
+def test_a_linear_decoder_has_its_loadings_in_a_table_and_in_varm(finished):
+    results = finished.folder / "results/toy"
+    table = files.read_table(results / "latent/scvi_linear/seed0.loadings.tsv").set_index("gene")
+    assert table.columns.tolist() == ["1", "2", "3", "4", "5"]
+    adata = anndata.read_h5ad(results / "toy.h5ad")
+    found = adata.varm["X_scVI_linear_loadings"]
+    assert (np.isfinite(found[:, 0]) == adata.var["highly_variable"]).all()
+    names = adata.var_names.get_indexer(table.index)
+    np.testing.assert_allclose(found[names], table, rtol=1e-5)
+    assert not list(results.glob("latent/scvi/*.loadings.tsv"))
