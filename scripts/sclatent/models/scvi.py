@@ -128,6 +128,11 @@ class SCVI(nn.Module):
         """Return p(x | z, s, l) of a minibatch: a distribution with (B, G) values."""
         numbers, columns = self.covariates(minibatch)
         hidden = self.decoder(torch.cat([z, numbers], 1), columns)
+        with torch.autocast(hidden.device.type, enabled=False):  # the likelihood never is
+            return self.observed(hidden.to(numbers), minibatch, log_library.to(numbers))
+
+    def observed(self, hidden: Tensor, minibatch: Minibatch, log_library: Tensor):
+        """Return the distribution of the counts given the decoder's hidden state, (B, H)."""
         log_rho = torch.log_softmax(self.share(hidden), 1)  # (B, G)
         log_rate = log_library + log_rho
         if self.settings.likelihood == "poisson":
@@ -201,9 +206,11 @@ class SCVI(nn.Module):
         if self.settings.library == "latent":
             self.library.start_from(library_size, cells.batch[train])
         if self.sizes.continuous:
-            numbers = torch.from_numpy(cells.covariates.values[train])
-            self.number_mean.copy_(numbers.mean(0))
-            self.number_sd.copy_(numbers.std(0).clamp(min=1e-6))
+            numbers = cells.covariates.values[train].astype(np.float64)
+            mean, sd = numbers.mean(0), numbers.std(0)
+            sd[sd <= 1e-6 * np.abs(mean)] = 1.0  # the same in all cells
+            self.number_mean.copy_(torch.from_numpy(mean))
+            self.number_sd.copy_(torch.from_numpy(sd))
         if self.settings.prior == "vamp":
             rows = spread_rows(train, self.settings.n_components, seed)
             self.prior.start_from(*self.inputs(cells.take(rows)))

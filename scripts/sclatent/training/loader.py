@@ -32,6 +32,7 @@ class Minibatch(NamedTuple):
     continuous: Tensor  # (B, M) float32
     label: Tensor  # (B,) int64, -1 where the model may not see it
     labelled: Minibatch | None = None  # other cells, drawn for their labels
+    rows: Tensor | None = None  # (B,) int64, where the cells stand in the data
 
     def in_batch(self, code: int) -> Minibatch:
         """Return the same cells as if they all came from one batch."""
@@ -160,6 +161,7 @@ class Cells:
             torch.from_numpy(self.covariates.one_hot[rows]),
             torch.from_numpy(self.covariates.values[rows]),
             torch.from_numpy(self.label[rows].astype(np.int64)),
+            rows=torch.from_numpy(np.asarray(rows, dtype=np.int64)),
         )
         return minibatch if self.device == "cpu" else minibatch.to(self.device)
 

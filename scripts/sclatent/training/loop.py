@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_, get_total_norm
 
 from sclatent.training.loader import Cells, draw_labelled, shuffled, slices
 from sclatent.training.plan import Schedule, Training
@@ -32,7 +33,45 @@ class Loss(NamedTuple):
 
 
 class Diverged(ArithmeticError):
-    """The loss is not finite any more; nothing was kept."""
+    """The loss or its gradient is not finite any more; nothing was kept.
+
+    Parameters
+    ----------
+    where
+        Epoch and step.
+    model, loss, minibatch
+        What broke: the message names the terms of the loss and the first weight that are not
+        finite, and the first cells.
+    """
+
+    def __init__(self, where: str, model, loss: Loss, minibatch):
+        names = ("total", "reconstruction", "KL", "opponent")
+        terms = {n: float(t.detach()) for n, t in zip(names, loss, strict=True) if t is not None}
+        broken = [f"{name} {value:.4g}" for name, value in terms.items() if not np.isfinite(value)]
+        what = f"the loss ({', '.join(broken)})" if broken else "a gradient"
+        super().__init__(
+            f"{what} is not finite at {where}; {broken_weight(model)}; "
+            f"{some_cells(minibatch)}; lower training.learning_rate"
+        )
+
+
+def broken_weight(model) -> str:
+    """Say which weight of a model is the first that is not finite, or has such a gradient."""
+    for name, weight in model.named_parameters():
+        if not torch.isfinite(weight).all():
+            return f"the weight {name} is not finite"
+        if weight.grad is not None and not torch.isfinite(weight.grad).all():
+            return f"the gradient of {name} is not finite"
+    return "all weights are finite"
+
+
+def some_cells(minibatch) -> str:
+    """Say how many cells a minibatch has and, where it knows, the rows of the first five."""
+    text = f"{len(minibatch.counts)} cells"
+    if minibatch.rows is None:
+        return text
+    rows = minibatch.rows.tolist()
+    return f"{text}, in rows {', '.join(map(str, rows[:5]))}{', ...' if len(rows) > 5 else ''}"
 
 
 def fit(
@@ -65,7 +104,7 @@ def fit(
     Raises
     ------
     Diverged
-        At the first loss that is not finite.
+        At the first loss or gradient that is not finite.
     """
     n_epochs = plan.n_epochs(len(train), len(validation))
     schedule = Schedule(n_epochs, len(slices(len(train), plan.minibatch)), plan)
@@ -152,15 +191,12 @@ def run_epoch(model, minibatches, plan: Training, optimiser, schedule: Schedule)
         optimiser.param_groups[0]["lr"] = schedule.learning_rate
         loss = model.loss(minibatch, schedule.kl_weight, schedule.done)
         values = np.array([float(term.detach()) for term in loss[:3]])
-        if not np.isfinite(values).all():
-            raise Diverged(
-                f"the loss is not finite at step {schedule.step + 1} of {schedule.n_steps} "
-                f"(reconstruction {values[1]:.4g}, KL {values[2]:.4g}); "
-                "lower training.learning_rate"
-            )
         optimiser.zero_grad(set_to_none=True)
+        if not np.isfinite(values).all():
+            raise Diverged(schedule.place, model, loss, minibatch)
         (loss.total if loss.opponent is None else loss.total + loss.opponent).backward()
-        clip(optimiser, plan)
+        if not math.isfinite(clip(optimiser, plan)):
+            raise Diverged(schedule.place, model, loss, minibatch)
         optimiser.step()
         schedule.advance()
         sums += values * len(minibatch.counts)
@@ -168,13 +204,21 @@ def run_epoch(model, minibatches, plan: Training, optimiser, schedule: Schedule)
     return Loss(*(sums / n_cells))
 
 
-def clip(optimiser, plan: Training) -> None:
-    """Clip the gradients of each group by their norm or value, where the plan says so."""
-    for group in optimiser.param_groups:
-        if plan.clip_norm:
-            torch.nn.utils.clip_grad_norm_(group["params"], plan.clip_norm)
-        if plan.clip_value:
-            torch.nn.utils.clip_grad_value_(group["params"], plan.clip_value)
+def clip(optimiser, plan: Training) -> float:
+    """Clip the gradients of each group by their norm or value, where the plan says so.
+
+    Returns the sum of the norms before. Where it is not finite, the gradients stay as they are.
+    """
+    groups = [group["params"] for group in optimiser.param_groups]
+    norms = [get_total_norm([w.grad for w in group if w.grad is not None]) for group in groups]
+    total = float(sum(norms))
+    if math.isfinite(total):
+        for group, norm in zip(groups, norms, strict=True):
+            if plan.clip_norm:
+                clip_grads_with_norm_(group, plan.clip_norm, norm)
+            if plan.clip_value:
+                clip_grad_value_(group, plan.clip_value)
+    return total
 
 
 @torch.no_grad()
@@ -185,10 +229,12 @@ def evaluate(model, cells: Cells, rows, size: int, seed: int) -> Loss:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for part in slices(len(rows), size):
-            loss = model.loss(cells.take(rows[part]), 1.0)
-            sums += np.array([float(term) for term in loss[:3]]) * len(rows[part])
-    if not np.isfinite(sums).all():
-        raise Diverged("the validation loss is not finite; lower training.learning_rate")
+            minibatch = cells.take(rows[part])
+            loss = model.loss(minibatch, 1.0)
+            values = np.array([float(term) for term in loss[:3]])
+            if not np.isfinite(values).all():
+                raise Diverged("the validation cells", model, loss, minibatch)
+            sums += values * len(rows[part])
     return Loss(*(sums / len(rows)))
 
 

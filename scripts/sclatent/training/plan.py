@@ -84,6 +84,12 @@ class Schedule:
         return self.step / self.n_steps
 
     @property
+    def place(self) -> str:
+        """Epoch and step that are under way, in words."""
+        epoch = self.step // self.steps_per_epoch + 1
+        return f"epoch {epoch}, step {self.step + 1} of {self.n_steps}"
+
+    @property
     def kl_weight(self) -> float:
         """The weight of the KL term: it grows linearly to 1 and stays there.
 

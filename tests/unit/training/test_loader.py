@@ -4,10 +4,21 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 from scipy.sparse import csr_matrix
 
 from sclatent.errors import InputError
-from sclatent.training.loader import Cells, gather_cells, seen_labels, shuffled, slices, split_rows
+from sclatent.training.loader import (
+    Cells,
+    Covariates,
+    draw_labelled,
+    gather_cells,
+    seen_labels,
+    shuffled,
+    slices,
+    split_rows,
+)
+from sclatent.training.loop import gather
 
 
 @given(st.integers(2, 500), st.integers(2, 130))
@@ -68,3 +79,80 @@ def test_rows_follow_the_split(adata):
     assert rows.train.tolist() == [0, 1, 2, 3, 4]
     assert rows.heldout.tolist() == [5]
     assert gather_cells(adata).batches == ["a", "b"]
+
+
+@pytest.mark.parametrize("fewest", [1, 2, 3])
+def test_classes_are_the_labels_with_enough_training_cells(adata, fewest):
+    obs = adata.obs.loc[adata.obs_names.repeat(3)]
+    obs["cell_type"] = obs["cell_type"].cat.add_categories(["Unused"])
+    obs.loc[obs["cell_type"] == "T", "labels_split"] = "train"
+    obs.loc[obs.index[-6:-4], "labels_split"] = "test"  # leaves one cell of the rare type
+    counts = csr_matrix(np.ones((18, 3), dtype=np.int32))
+    many = anndata.AnnData(counts, obs=obs.set_axis([f"c{number}" for number in range(18)]))
+    codes, classes = seen_labels(many, fewest)
+    train = (obs["labels_split"] == "train") & (obs["cells_split"] == "train")
+    sizes = obs.loc[train, "cell_type"].value_counts()
+    assert classes == sorted(sizes[sizes >= fewest].index)
+    assert "Unused" not in classes
+    assert "Unknown" not in classes
+    for number, name in enumerate(classes):
+        assert set(obs["cell_type"].to_numpy()[codes == number]) == {name}
+    assert (codes[(obs["labels_split"] != "train").to_numpy()] == -1).all()
+
+
+def test_a_covariate_with_one_category_is_none(adata):
+    adata.obs["sex"] = pd.Categorical(list("fmfmfm"))
+    adata.obs["site"] = pd.Categorical(["here"] * 6, categories=["here"])
+    adata.obs["age"] = np.arange(6.0)
+    adata.uns["covariates"] = {"categorical": ["sex", "site"], "continuous": ["age"]}
+    covariates = gather_cells(adata).covariates
+    assert covariates.categories == {"sex": ["f", "m"]}
+    assert covariates.one_hot.tolist() == np.eye(2)[[0, 1] * 3].tolist()
+    assert covariates.values[:, 0].tolist() == list(range(6))
+    sizes = gather_cells(adata).sizes
+    assert (sizes.columns, sizes.continuous) == (4, 1)
+
+
+def test_a_minibatch_names_the_rows_of_its_cells_and_holds_their_covariates():
+    rows = np.array([7, 2, 5])
+    covariates = Covariates({}, ["age"], np.zeros((9, 0), np.float32), np.arange(9.0)[:, None])
+    counts = csr_matrix(np.ones((9, 2), np.int32))
+    cells = Cells(counts, np.zeros(9, int), np.arange(9), ["a"], covariates=covariates)
+    minibatch = cells.take(rows)
+    assert minibatch.rows.tolist() == minibatch.label.tolist() == rows.tolist()
+    assert minibatch.continuous[:, 0].tolist() == rows.tolist()
+
+
+LABEL = np.array([0] * 200 + [1] * 20 + [2] * 5 + [-1] * 300)
+
+
+def test_cells_drawn_for_their_labels_are_as_likely_as_each_other():
+    drawn = draw_labelled(LABEL, 9000, False, np.random.default_rng(0))
+    counts = np.bincount(drawn, minlength=len(LABEL))
+    assert not counts[LABEL < 0].any()
+    assert stats.chisquare(counts[LABEL >= 0]).pvalue > 0.001
+
+
+def test_balanced_cells_are_drawn_evenly_over_the_labels_and_within_each():
+    drawn = draw_labelled(LABEL, 9000, True, np.random.default_rng(0))
+    assert (LABEL[drawn] >= 0).all()
+    assert stats.chisquare(np.bincount(LABEL[drawn])).pvalue > 0.001
+    for label in (0, 1, 2):
+        within = np.bincount(drawn[LABEL[drawn] == label], minlength=len(LABEL))
+        assert stats.chisquare(within[label == LABEL]).pvalue > 0.001
+
+
+@pytest.mark.parametrize("labelled", ["drawn", "balanced"])
+def test_only_training_cells_are_drawn_for_their_labels(labelled):
+    cells = Cells(
+        csr_matrix(np.ones((525, 2), np.int32)), np.zeros(525, int), LABEL, ["a"], classes=["x"] * 3
+    )
+    train = np.r_[100:215, 218:223, 400:500]
+    generator = np.random.default_rng(0)
+    minibatches = list(gather(cells, train, 32, labelled, generator))
+    drawn = np.concatenate([minibatch.labelled.rows.numpy() for minibatch in minibatches])
+    assert set(drawn) <= set(train)
+    assert (LABEL[drawn] >= 0).all()
+    assert all(len(m.labelled.rows) == len(m.rows) for m in minibatches)
+    seen = np.concatenate([minibatch.rows.numpy() for minibatch in minibatches])
+    assert sorted(seen) == list(train)

@@ -7,23 +7,21 @@ from scipy.sparse import csr_matrix
 from torch import nn
 
 from sclatent.training.loader import Cells
-from sclatent.training.loop import Diverged, Loss, fit
+from sclatent.training.loop import Diverged, Loss, clip, evaluate, fit, predict
 from sclatent.training.plan import Schedule, Training
 
 
 class Mean(nn.Module):
     """Learns the mean of the counts; its validation loss can be made to rise again."""
 
-    def __init__(self, diverge_at=None):
+    def __init__(self):
         super().__init__()
         self.value = nn.Parameter(torch.zeros(()))
-        self.steps, self.diverge_at = 0, diverge_at
+        self.steps = 0
 
     def loss(self, minibatch, kl_weight, done=1.0):
         self.steps += self.training
         error = (minibatch.counts - self.value).square().mean()
-        if self.steps == self.diverge_at:
-            error = error * float("nan")
         return Loss(error, error, torch.zeros(()))
 
 
@@ -34,35 +32,6 @@ def cells():
 
 
 TRAIN, VALIDATION = np.arange(40), np.arange(40, 50)
-
-
-@pytest.mark.parametrize("n_steps", [1, 7, 100, 1000])
-@pytest.mark.parametrize("warmup", [0.0, 0.25, 0.99])
-def test_the_kl_weight_grows_and_is_one_at_the_end(n_steps, warmup):
-    schedule = Schedule(1, n_steps, Training(warmup=warmup))
-    weights = []
-    for _ in range(n_steps):
-        weights.append(schedule.kl_weight)
-        schedule.advance()
-    assert weights == sorted(weights)
-    assert schedule.kl_weight == 1
-    if n_steps >= 100 and warmup:
-        assert weights[0] < 0.1
-
-
-def test_the_learning_rate_rises_to_its_largest_value_and_falls_to_nothing():
-    schedule = Schedule(10, 20, Training(learning_rate=0.01))
-    rates = []
-    for _ in range(200):
-        rates.append(schedule.learning_rate)
-        schedule.advance()
-    assert max(rates) == pytest.approx(0.01)
-    assert rates[-1] < 1e-5
-
-
-@pytest.mark.parametrize(("n_cells", "expected"), [(100, 100), (25_600, 30), (10_000_000, 10)])
-def test_the_epochs_follow_from_the_steps_within_their_bounds(n_cells, expected):
-    assert Training(n_steps=3000).n_epochs(n_cells) == expected
 
 
 def test_it_keeps_the_weights_of_the_best_epoch(cells):
@@ -114,9 +83,109 @@ def test_a_plateau_ends_with_a_loss_better_by_the_margin(margin, falls):
     assert schedule.learning_rate == pytest.approx(0.004 * (0.1 if falls else 1))
 
 
-def test_a_loss_that_is_not_finite_ends_training_with_the_step(cells):
-    with pytest.raises(Diverged, match=r"step 5 of 60.*lower training.learning_rate"):
-        fit(Mean(5), cells, TRAIN, VALIDATION, Training(minibatch=20, n_steps=60), seed=0)
+SHORT = Training(minibatch=20, n_steps=60)
+
+
+class Breaks(Mean):
+    """Breaks in one term of the loss, in a weight or in a gradient, at the fifth step."""
+
+    def __init__(self, where: str):
+        super().__init__()
+        self.unused = nn.Parameter(torch.zeros(2))
+        self.where, self.rows = where, None
+
+    def loss(self, minibatch, kl_weight, done=1.0):
+        error = super().loss(minibatch, kl_weight, done).total
+        self.rows = minibatch.rows.tolist()
+        terms = dict.fromkeys(("total", "reconstruction", "KL", "opponent"), error)
+        if self.steps == 5 and self.where in terms:
+            terms[self.where] = error * float("nan")
+        if self.steps == 5 and self.where == "weight":
+            self.unused.data[1] = float("inf")
+            terms["total"] = error + self.unused.sum()
+        if self.steps == 5 and self.where == "gradient":
+            terms["total"] = error + (self.unused.square().sum()).sqrt()  # finite, its slope is not
+        return Loss(*terms.values())
+
+
+@pytest.mark.parametrize(
+    ("where", "says"),
+    [
+        ("total", "the loss (total nan) is not finite"),
+        ("reconstruction", "the loss (reconstruction nan) is not finite"),
+        ("KL", "the loss (KL nan) is not finite"),
+        ("opponent", "the loss (opponent nan) is not finite"),
+        ("weight", "the weight unused is not finite"),
+        ("gradient", "a gradient is not finite"),
+        ("gradient", "the gradient of unused is not finite"),
+    ],
+)
+def test_a_loss_or_gradient_that_is_not_finite_names_the_term_weight_place_and_cells(
+    cells, where, says
+):
+    model = Breaks(where)
+    with pytest.raises(Diverged) as caught:
+        fit(model, cells, TRAIN, VALIDATION, SHORT, seed=0)
+    message = str(caught.value)
+    assert says in message
+    assert "epoch 3, step 5 of 60" in message
+    assert f"20 cells, in rows {', '.join(map(str, model.rows[:5]))}, ..." in message
+    assert message.endswith("lower training.learning_rate")
+    assert torch.isfinite(model.value)
+
+
+@pytest.mark.parametrize("clip_norm", [0.0, 1.0])
+def test_a_gradient_that_is_not_finite_is_found_whether_or_not_it_is_clipped(cells, clip_norm):
+    plan = replace(SHORT, clip_norm=clip_norm)
+    with pytest.raises(Diverged, match="gradient of unused"):
+        fit(Breaks("gradient"), cells, TRAIN, VALIDATION, plan, seed=0)
+
+
+def test_a_validation_loss_that_is_not_finite_names_the_cells(cells):
+    model = Mean()
+    model.value.data.fill_(float("nan"))
+    with pytest.raises(Diverged, match=r"the validation cells; the weight value.*rows 40, 41"):
+        evaluate(model, cells, VALIDATION, 20, 0)
+
+
+def test_the_gradient_is_clipped_by_its_norm_group_by_group():
+    layers = nn.ModuleList([nn.Linear(3, 1, bias=False), nn.Linear(3, 1, bias=False)])
+    groups = [{"params": layer.parameters()} for layer in layers]
+    optimiser = torch.optim.SGD(groups, lr=1.0)
+    for limit, expected in ((0.0, (5.0, 0.5)), (10.0, (5.0, 0.5)), (1.0, (1.0, 0.5))):
+        layers[0].weight.grad = torch.tensor([[3.0, 0.0, -4.0]])
+        layers[1].weight.grad = torch.tensor([[0.3, 0.0, -0.4]])
+        assert clip(optimiser, Training(clip_norm=limit)) == pytest.approx(5.5)
+        norms = [layer.weight.grad.norm().item() for layer in layers]
+        assert norms == pytest.approx(expected, rel=1e-5)
+    clip(optimiser, Training(clip_norm=0.0, clip_value=0.35))
+    assert layers[1].weight.grad.abs().max().item() == pytest.approx(0.35)
+
+
+def test_the_validation_loss_is_at_a_kl_weight_of_one_and_draws_the_same_noise(cells):
+    class Noisy(Mean):
+        def loss(self, minibatch, kl_weight, done=1.0):
+            assert kl_weight == 1
+            assert not self.training
+            value = torch.randn(()) + minibatch.counts.mean()
+            return Loss(value, value, value)
+
+    state = torch.get_rng_state()
+    first = evaluate(Noisy(), cells, VALIDATION, 4, 0)
+    assert first == evaluate(Noisy(), cells, VALIDATION, 4, 0)
+    assert first != evaluate(Noisy(), cells, VALIDATION, 4, 1)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_the_mean_loss_weighs_every_cell_alike(cells):
+    model = Mean()
+    losses = [evaluate(model, cells, VALIDATION, size, 0).total for size in (3, 4, 10)]
+    assert losses == pytest.approx([cells.counts[VALIDATION].power(2).mean()] * 3)
+
+
+def test_predictions_are_in_the_order_of_the_cells(cells):
+    found = predict(lambda minibatch: minibatch.counts, cells, size=7)
+    assert np.array_equal(found, cells.counts.toarray())
 
 
 def test_progress_names_epoch_loss_and_time_left(cells, capsys):
