@@ -22,7 +22,7 @@ def read_curves(paths, latents, seeds) -> pd.DataFrame:
 
 
 def plot_training(curves: pd.DataFrame):
-    """Draw training and validation loss against the epoch, one column per latent.
+    """Draw training and validation loss against the epoch, one panel per latent, three in a row.
 
     Parameters
     ----------
@@ -33,23 +33,32 @@ def plot_training(curves: pd.DataFrame):
     -------
     matplotlib.figure.Figure
     """
-    latents = list(dict.fromkeys(curves["latent"]))
+    latents = words.ordered(curves["latent"], words.NAMES)
+    n_columns = min(len(latents), 3)
+    n_rows = -(-len(latents) // n_columns)
     figure, axes = plt.subplots(
-        *(2, len(latents)),
-        figsize=(max(6.5, 1 + 4.6 * len(latents)), 4.6),
-        height_ratios=[5, 1.2],
-        sharex="col",
+        *(2 * n_rows, n_columns),
+        figsize=(max(6.5, 1 + 4.6 * n_columns), 4.6 * n_rows),
+        height_ratios=[5, 1.2] * n_rows,
         squeeze=False,
     )
-    for column, latent in zip(axes.T, latents, strict=True):
-        draw_losses(column[0], curves[curves["latent"] == latent])
-        draw_kl_weight(column[1], curves[curves["latent"] == latent])
+    panels = [(row, column) for row in range(0, 2 * n_rows, 2) for column in range(n_columns)]
+    for (row, column), latent in zip(panels, latents, strict=False):
+        upper, lower = axes[row, column], axes[row + 1, column]
+        lower.sharex(upper)
+        upper.tick_params(labelbottom=False)
+        draw_losses(upper, curves[curves["latent"] == latent])
+        draw_kl_weight(lower, curves[curves["latent"] == latent])
         n_seeds = curves.loc[curves["latent"] == latent, "seed"].nunique()
-        column[0].set_title(
+        upper.set_title(
             f"{words.name(latent)}, {n_seeds} seed{'s' if n_seeds > 1 else ''}", loc="left"
         )
-    axes[0, 0].set_ylabel("loss (nats per cell)")
-    axes[1, 0].set_ylabel("KL weight")
+    for row, column in panels[len(latents) :]:
+        axes[row, column].set_axis_off()
+        axes[row + 1, column].set_axis_off()
+    for row in range(0, 2 * n_rows, 2):
+        axes[row, 0].set_ylabel("loss (nats per cell)")
+        axes[row + 1, 0].set_ylabel("KL weight")
     handles = axes[0, 0].get_legend_handles_labels()
     figure.legend(*handles, loc="outside lower center", ncols=3)
     return figure

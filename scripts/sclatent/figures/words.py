@@ -12,9 +12,9 @@ COSTS = ("wall_seconds", "cpu_seconds", "peak_memory_mb")
 NAMES = {
     "pca": "PCA",
     "harmony": "Harmony",
+    "dca": "DCA",
     "scvi": "scVI",
     "scanvi": "scANVI",
-    "dca": "DCA",
     "null": "null model",
     "shuffled": "shuffled cells",
     "labels": "true labels",
