@@ -129,8 +129,8 @@ def widen(axis) -> None:
     """Give a panel a range of at least 0.1, so that noise does not look like a difference."""
     lower, upper = axis.get_xlim()
     missing = max(0.0, 0.1 - (upper - lower)) / 2
-    # No score exceeds 1; only an interval can, and its end is not worth the room.
-    axis.set_xlim(lower - missing, min(upper + missing, 1.03))
+    # No score leaves 0-1 by much; only an interval does, and its end is not worth the room.
+    axis.set_xlim(max(lower - missing, -0.08), min(upper + missing, 1.03))
     axis.xaxis.set_major_locator(MaxNLocator(5))
 
 
