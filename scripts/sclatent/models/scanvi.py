@@ -101,7 +101,8 @@ class SCANVI(nn.Module):
         z1_prior, kl_z2 = self.second_level(z1)  # (B, K) each
         w = log_w.exp()
         kl_z1 = (log_normal(z1, mean, variance) - (w * z1_prior).sum(1)).mean()
-        kl_y = torch.xlogy(w, w).sum(1) + math.log(self.n_labels)
+        # The bound keeps 0 log 0 and its gradient finite where the classifier is certain.
+        kl_y = (w * log_w.clamp(min=-1e4)).sum(1) + math.log(self.n_labels)
         kl = ((w * kl_z2).sum(1) + kl_y + library.kl).mean()
         fooled, recognised = self.scvi.play(minibatch, z1, done)
         error = self.classification_error(minibatch, mean)
