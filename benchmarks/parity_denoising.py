@@ -7,7 +7,6 @@ the same expected counts. What is learnt from the first half predicts the second
 
 import contextlib
 import io
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -50,28 +49,21 @@ def denoise_halves(folder, seed: int, epochs: int) -> list[dict]:
         everything, rows = gather_cells(adata), split_rows(adata)
         first, second = halves(everything.counts, seed)
         cells = Cells(first, everything.batch, everything.label, everything.batches)
-        began = time.perf_counter()
         model = train_dca(cells, rows, seed, epochs)
-        seconds = time.perf_counter() - began
-        of_all = np.arange(len(cells.batch))
-        expected = denoise(model, cells, of_all, "observed", "own", n_samples=0)
+        expected = denoise(
+            *(model, cells, np.arange(len(cells.batch)), "observed", "own"), n_samples=0
+        )
     share = np.asarray(first[rows.train].sum(0)).ravel() / first[rows.train].sum()
     guesses = {
         "dca": expected,
         "raw": first.toarray(),
         "means": cells.library_size[:, None] * share,
     }
-    second = second.toarray()
-    values = {
-        (arm, name): loss(guess, second)
-        for arm, guess in guesses.items()
-        for name, loss in (("mse", mean_squared_error), ("poisson", poisson_loss))
-    }
-    values["dca", "seconds"] = seconds
+    second, common = second.toarray(), {"dataset": folder.name, "model": "DCA", "seed": seed}
     return [
-        {"dataset": folder.name, "model": "DCA", "metric": metric, "arm": arm, "seed": seed}
-        | {"value": float(value)}
-        for (arm, metric), value in values.items()
+        common | {"metric": metric, "arm": arm, "value": float(loss(guess, second))}
+        for arm, guess in guesses.items()
+        for metric, loss in (("mse", mean_squared_error), ("poisson", poisson_loss))
     ]
 
 
