@@ -34,5 +34,6 @@ rule all:
         expand("results/{dataset}/{dataset}.h5ad", dataset=config["datasets"]),
         each_seed("results/{dataset}/expression/{latent}/seed{seed}.h5ad", denoised),
         each_seed("results/{dataset}/latent/{latent}/seed{seed}.loadings.tsv", linear),
+        each_seed("results/{dataset}/latent/{latent}/seed{seed}.scvi-tools/model.pt", exported),
         "results/report.html",
     localrule: True

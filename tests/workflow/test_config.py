@@ -178,3 +178,44 @@ def test_the_manual_has_every_key(root):
     dataset = schema["$defs"]["dataset"]["properties"]
     for keys in (schema["properties"], *sections, dataset, dataset["simulate"]["properties"]):
         assert not [key for key in keys if f"`{key}`" not in manual]
+
+
+@pytest.mark.parametrize(
+    ("config", "line"),
+    [
+        ({"export_models": ["dca"]}, "export_models.0: 'dca' is no scVI .*, scvi-tools has no DCA"),
+        ({"export_models": ["scvii"]}, "export_models.0: 'scvii' is no .*, did you mean 'scvi'"),
+        (
+            {"datasets": {"toy": {**SOURCE, "models": {"scvi_atlas": "atlas"}}}},
+            "datasets.toy.models.scvi_atlas: there is no model.pt in atlas",
+        ),
+        (
+            {"datasets": {"toy": {**SOURCE, "models": {"scvi_atlas": "atlas"}}}},
+            "datasets.toy.models.scvi_atlas: add scvi_atlas to latents",
+        ),
+        (
+            {"datasets": {"toy": {**SOURCE, "models": {"atlas": "atlas"}}}},
+            "an imported model's name begins with scvi_ or scanvi_",
+        ),
+    ],
+)
+def test_a_wrong_exchange_with_scvi_tools_is_said_in_plain_words(workflow, config, line):
+    assert re.search(line, refused(workflow, config))
+
+
+def test_only_a_dataset_that_brings_a_model_in_has_its_latent(workflow):
+    (workflow.folder / "atlas").mkdir()
+    (workflow.folder / "atlas/model.pt").touch()
+    brings = {**SOURCE, "models": {"scvi_atlas": "atlas", "scanvi_atlas": "atlas"}}
+    config = {
+        "seeds": [0],
+        "latents": ["pca", "scvi", "scvi_atlas", "scanvi_atlas"],
+        "export_models": ["scvi"],
+        "datasets": {"one": brings, "two": SOURCE},
+    }
+    result = workflow.run("-n", config=config)
+    assert result.returncode == 0, result.stdout
+    rules = dict(re.findall(r"^(\w+) +(\d+)$", result.stdout, re.M))
+    assert (rules["import_latent"], rules["export_model"]) == ("2", "2")
+    assert (rules["plot_training"], rules["score_likelihood"]) == ("2", "2")
+    assert "scanvi_atlas/seed0.uncalibrated" not in result.stdout

@@ -60,8 +60,11 @@ def config_conflicts(given):
         yield "clusters.main_resolution: it is not among clusters.resolutions"
     known = ["pca", "harmony", *MODELS, *config["variants"]]
     for number, latent in enumerate(config["latents"]):
+        if latent in imports():
+            continue
         if latent not in known:
-            yield f"latents.{number}: there is no '{latent}', {similar(latent, known)}"
+            options = [*known, *imports()]
+            yield f"latents.{number}: there is no '{latent}', {similar(latent, options)}"
         elif kind(latent) == "scanvi" and below(latent) not in (None, *known):
             yield f"{latent}: start is '{below(latent)}', {similar(below(latent), known)}"
     if given.get("main_latent") and config["main_latent"] not in config["latents"]:
@@ -71,6 +74,7 @@ def config_conflicts(given):
         if latent not in counted:
             place = f"denoise.latents.{number}"
             yield f"{place}: '{latent}' is no count model in latents, {similar(latent, counted)}"
+    yield from exchange_conflicts()
     for dataset in config["datasets"]:
         paths = [local_path(dataset, *item) for item in sample_sources(dataset)]
         paths.append(config["datasets"][dataset].get("annotations"))
@@ -81,6 +85,39 @@ def config_conflicts(given):
                 yield (
                     f"datasets.{dataset}: {path} does not exist (paths start at {Path.cwd()}): {hint}"
                 )
+
+
+def exchange_conflicts():
+    """Return what is wrong with the models to bring in from scvi-tools and to write for it."""
+    ours = [
+        latent
+        for latent in config["latents"]
+        if kind(latent) in ("scvi", "scanvi") and latent not in imports()
+    ]
+    for number, latent in enumerate(config["export_models"]):
+        if latent not in ours:
+            what = "scvi-tools has no DCA" if kind(latent) == "dca" else similar(latent, ours)
+            yield f"export_models.{number}: '{latent}' is no scVI or scANVI trained here, {what}"
+    for dataset in config["datasets"]:
+        for latent, folder in imported(dataset).items():
+            place = f"datasets.{dataset}.models.{latent}"
+            if latent in config["variants"]:
+                yield f"{place}: variants has that name too; give one of them another"
+            if latent not in config["latents"]:
+                yield f"{place}: add {latent} to latents, where it is to stand"
+            if not Path(folder, "model.pt").is_file():
+                there = f"there is no model.pt in {folder} (paths start at {Path.cwd()})"
+                yield f"{place}: {there}; name the folder that scvi-tools saved"
+
+
+def imported(dataset):
+    """Return {latent: folder} of the models of scvi-tools that a dataset brings in."""
+    return config["datasets"][dataset].get("models", {})
+
+
+def imports():
+    """Return the names of all models that are brought in."""
+    return sorted({latent for dataset in config["datasets"] for latent in imported(dataset)})
 
 
 def kind(latent):
@@ -118,13 +155,18 @@ def below(latent):
 
 def on_top_of(dataset):
     """Return {latent: the latent whose result it starts from}."""
-    scanvi = [latent for latent in latents(dataset) if kind(latent) == "scanvi" and below(latent)]
+    scanvi = [latent for latent in trained(dataset) if kind(latent) == "scanvi" and below(latent)]
     return {"harmony": "pca", **{latent: below(latent) for latent in scanvi}}
 
 
 def named(model):
     """Return a pattern of the latents that a model makes."""
-    return "|".join([model, *(name for name in config["variants"] if kind(name) == model)])
+    return any_of([model, *(name for name in config["variants"] if kind(name) == model)])
+
+
+def any_of(names):
+    """Return a pattern of names; of none, one that nothing matches."""
+    return "|".join(names) or "(?!)"
 
 
 def apply_presets(given):
@@ -265,17 +307,22 @@ def has_labels(dataset):
 
 
 def latents(dataset):
-    """Return the latents of a dataset: those of the config that its labels allow."""
+    """Return the latents of a dataset: those of the config that its labels and models allow."""
+    allowed = [
+        latent
+        for latent in config["latents"]
+        if latent not in imports() and (has_labels(dataset) or kind(latent) != "scanvi")
+    ]
     return [
-        latent for latent in config["latents"] if has_labels(dataset) or kind(latent) != "scanvi"
+        latent for latent in config["latents"] if latent in allowed or latent in imported(dataset)
     ]
 
 
 def classifiers(dataset):
-    """Return the classifiers compared on a dataset."""
+    """Return the classifiers compared on a dataset; what is imported may know its test labels."""
     if not has_labels(dataset):
         return []
-    scanvi = [latent for latent in config["latents"] if kind(latent) == "scanvi"]
+    scanvi = [latent for latent in trained(dataset) if kind(latent) == "scanvi"]
     return config["transfer"]["classifiers"] + scanvi
 
 
@@ -286,18 +333,35 @@ def main_latent(dataset):
 
 
 def trained(dataset):
-    """Return the latents of a dataset that have a training curve."""
-    return [latent for latent in latents(dataset) if kind(latent) in MODELS]
+    """Return the latents of a dataset that are trained here, and so have a curve."""
+    return [
+        latent
+        for latent in latents(dataset)
+        if kind(latent) in MODELS and latent not in imported(dataset)
+    ]
+
+
+def exported(dataset):
+    """Return the latents of a dataset whose models are written for scvi-tools."""
+    return [latent for latent in trained(dataset) if latent in config["export_models"]]
+
+
+def genes_of(wildcards):
+    """Return the table of the genes that a latent's model sees."""
+    folder = f"results/{wildcards.dataset}"
+    if wildcards.latent in imported(wildcards.dataset):
+        return f"{folder}/latent/{wildcards.latent}/seed{wildcards.seed}.genes.tsv"
+    return f"{folder}/data/genes/seed{wildcards.seed}.tsv"
 
 
 def denoised(dataset):
     """Return the latents of a dataset whose denoised expression is written."""
-    return [latent for latent in trained(dataset) if latent in config["denoise"]["latents"]]
+    return [latent for latent in latents(dataset) if latent in config["denoise"]["latents"]]
 
 
 def linear(dataset):
     """Return the latents of a dataset whose decoder is linear and has loadings."""
-    scvi = [latent for latent in latents(dataset) if kind(latent) == "scvi"]
+    scvi = [latent for latent in trained(dataset) if kind(latent) == "scvi"]
     return [latent for latent in scvi if settings(latent)["decoder"] == "linear"]
 
 

@@ -47,7 +47,11 @@ rule validate_counts:
         "../../envs/data.yaml"
     params:
         code=library("validate_counts"),
-        dataset=lambda wildcards: config["datasets"][wildcards.dataset],
+        dataset=lambda wildcards: {
+            key: value
+            for key, value in config["datasets"][wildcards.dataset].items()
+            if key != "models"
+        },
         samples=lambda wildcards: {
             name: local_path(wildcards.dataset, name, sample["source"]) or sample["source"]
             for name, sample in samples(wildcards.dataset).items()

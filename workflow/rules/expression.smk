@@ -10,7 +10,7 @@ rule denoise_counts:
     input:
         cells="results/{dataset}/data/cells.h5ad",
         splits="results/{dataset}/data/splits/seed{seed}.tsv.gz",
-        genes="results/{dataset}/data/genes/seed{seed}.tsv",
+        genes=genes_of,
         model="results/{dataset}/latent/{latent}/seed{seed}.model",
     output:
         expression="results/{dataset}/expression/{latent}/seed{seed}.h5ad",

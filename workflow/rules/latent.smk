@@ -150,3 +150,45 @@ rule write_loadings:
         code=library("write_loadings"),
     script:
         "../../scripts/write_loadings.py"
+
+
+rule import_latent:
+    """Put a model that scvi-tools trained to use on the cells; it learns nothing here."""
+    input:
+        cells="results/{dataset}/data/cells.h5ad",
+        model=lambda wildcards: f"{imported(wildcards.dataset)[wildcards.latent]}/model.pt",
+    output:
+        latent="results/{dataset}/latent/{latent}/seed{seed}.h5ad",
+        model=directory("results/{dataset}/latent/{latent}/seed{seed}.model"),
+        genes="results/{dataset}/latent/{latent}/seed{seed}.genes.tsv",
+        cost="results/{dataset}/latent/{latent}/seed{seed}.cost.json",
+    log:
+        "results/{dataset}/logs/import_latent/{latent}.seed{seed}.log",
+    wildcard_constraints:
+        latent=any_of(imports()),
+    conda:
+        "../../envs/torch.yaml"
+    params:
+        code=library("import_latent"),
+        folder=lambda wildcards: imported(wildcards.dataset)[wildcards.latent],
+        device=lookup(dpath="training/device", within=config),
+    script:
+        "../../scripts/import_latent.py"
+
+
+rule export_model:
+    """Write a trained model as scvi-tools loads it."""
+    input:
+        model="results/{dataset}/latent/{latent}/seed{seed}.model",
+    output:
+        model="results/{dataset}/latent/{latent}/seed{seed}.scvi-tools/model.pt",
+    log:
+        "results/{dataset}/logs/export_model/{latent}.seed{seed}.log",
+    wildcard_constraints:
+        latent=any_of([named("scvi"), named("scanvi")]),
+    conda:
+        "../../envs/torch.yaml"
+    params:
+        code=library("export_model"),
+    script:
+        "../../scripts/export_model.py"

@@ -244,6 +244,7 @@ rule write_report:
                 "figures": report_figures(dataset),
                 "comparison": f"results/{dataset}/benchmark/comparison.tsv",
                 "summary": f"results/{dataset}/benchmark/summary.tsv",
+                "imported": [name for name in latents(dataset) if name in imported(dataset)],
                 "likelihood": (
                     f"results/{dataset}/benchmark/likelihood.tsv" if trained(dataset) else None
                 ),

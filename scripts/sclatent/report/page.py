@@ -58,6 +58,7 @@ class Dataset:
     removed: Table
     labels: Table | None
     figures: list[Figure]
+    imported: list[str]
 
 
 def describe(datasets: dict, captions: list, equivalence: float) -> list[Dataset]:
@@ -67,7 +68,7 @@ def describe(datasets: dict, captions: list, equivalence: float) -> list[Dataset
     ----------
     datasets
         By name: the paths `comparison`, `summary`, `removed`, `cells`, `labels` and `likelihood`
-        (None where there are none), and `figures` by name.
+        (None where there are none), `figures` by name, and names of latents that are `imported`.
     captions
         Paths of captions, each named like its figure; layouts share ``layout.rst``.
     equivalence
@@ -82,7 +83,7 @@ def read_dataset(name: str, paths: dict, captions: dict, equivalence: float) -> 
     comparison, summary = map(files.read_table, (paths["comparison"], paths["summary"]))
     return Dataset(
         name=name,
-        verdict=sentences(name, Comparison(summary, comparison, equivalence)),
+        verdict=sentences(name, Comparison(summary, comparison, equivalence), paths["imported"]),
         sizes=sizes_table(paths["cells"]),
         comparison=comparison_table(summary, comparison),
         likelihood=optional(likelihood_table, paths["likelihood"]),
@@ -90,6 +91,7 @@ def read_dataset(name: str, paths: dict, captions: dict, equivalence: float) -> 
         removed=removed_table(files.read_table(paths["removed"])),
         labels=optional(labels_table, paths["labels"]),
         figures=[read_figure(key, path, captions) for key, path in paths["figures"].items()],
+        imported=paths["imported"],
     )
 
 

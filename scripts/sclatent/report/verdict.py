@@ -228,9 +228,24 @@ def enough(scores: Comparison, linear: list[str]) -> str:
     return "PCA alone is enough: Harmony is no better."
 
 
-def sentences(dataset: str, scores: Comparison) -> tuple[str, str]:
-    """Return what did best at what, and whether the dataset needs a VAE."""
-    return best_sentence(dataset, scores), answer(scores)
+def sentences(dataset: str, scores: Comparison, imported=()) -> tuple[str, str]:
+    """Return what did best at what, and whether the dataset needs a VAE.
+
+    Of latents that are `imported` it says that their scores may be too good.
+    """
+    return best_sentence(dataset, scores), answer(scores) + caution(imported)
+
+
+def caution(imported) -> str:
+    """Say what imported models may have seen; nothing where there are none."""
+    if not imported:
+        return ""
+    one = len(imported) == 1
+    return (
+        f" {words.listed(map(words.name, imported))} {'was' if one else 'were'} trained elsewhere: "
+        f"{'it' if one else 'they'} may have seen held-out cells and test labels, "
+        "and score better for it."
+    )
 
 
 def verdict_text(verdicts, report) -> str:

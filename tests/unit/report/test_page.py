@@ -53,6 +53,7 @@ def paths_of(results):
         "cells": folder / "data/cells.h5ad",
         "labels": folder / "labels/scores.tsv" if results.classifiers else None,
         "likelihood": results.likelihood,
+        "imported": [],
     }
 
 
@@ -99,6 +100,17 @@ def test_every_link_has_its_target_and_targets_are_unique(page):
     links = {attributes["href"][1:] for _, attributes in reader.tags if "href" in attributes}
     assert len(targets) == len(set(targets))
     assert links <= set(targets)
+
+
+def test_an_imported_model_is_said_to_be_none_of_the_fair_ones(root, results, page):
+    caution = "may have seen held-out cells and test labels"
+    assert caution not in page
+    paths = {"pbmc": {**paths_of(results), "imported": ["scvi"]}}
+    captions = sorted((root / "workflow/report").glob("*.rst"))
+    template = root / "workflow/report/page.html.jinja"
+    page = render(template, describe(paths, captions, 0.02), CONFIG)
+    assert f"scVI was trained elsewhere: it {caution}" in page
+    assert "Imported models are the exception" in page
 
 
 def test_text_from_data_and_config_is_escaped(write_page, make_results, tmp_path):

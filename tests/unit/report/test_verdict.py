@@ -3,7 +3,14 @@ import pandas as pd
 import pytest
 
 from sclatent.benchmark.statistics import METRICS, summarise
-from sclatent.report.verdict import Comparison, answer, best_sentence, standing, verdict_text
+from sclatent.report.verdict import (
+    Comparison,
+    answer,
+    best_sentence,
+    sentences,
+    standing,
+    verdict_text,
+)
 
 NOISE = np.array([0.0, 0.002, -0.002, 0.001, -0.001])
 
@@ -131,3 +138,11 @@ def test_the_text_ends_with_the_place_of_the_report():
         "  four.",
         "Report: results/report.html",
     ]
+
+
+def test_imported_models_are_said_to_have_an_advantage():
+    scores = scores_of(pca=PCA, scvi=SCVI)
+    _, plain = sentences("pbmc", scores)
+    _, said = sentences("pbmc", scores, ["scvi", "scanvi_atlas"])
+    assert said.startswith(plain)
+    assert "scVI and scANVI atlas were trained elsewhere: they may have seen held-out" in said
