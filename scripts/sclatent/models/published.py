@@ -122,7 +122,7 @@ def read_published(folder) -> Published:
     try:
         return describe(path, content)
     except (KeyError, TypeError, AttributeError, IndexError, ValueError, RuntimeError) as error:
-        what = f"it is no model as scvi-tools saves it ({type(error).__name__}: {error})"
+        what = f"it is no model as scvi-tools saves it ({first_line(error)})"
         raise refusal(path, what) from error
 
 
