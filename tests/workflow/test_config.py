@@ -75,6 +75,7 @@ def test_a_wrong_value_is_said_in_plain_words(workflow, config, line):
         ({"scvi_a": {"decode": "linear"}}, "scvi_a: there is no key 'decode', .*'decoder'"),
         ({"scvi_a": {"likelihood": "znb"}}, "scvi_a.likelihood: there is no 'znb', .*'zinb'"),
         ({"scvi_a": {"training": {"n_step": 5}}}, "scvi_a.training: .*'n_step', .*'n_steps'"),
+        ({"scvi_a": {"training": {"n_steps": "x"}}}, "scvi_a.training.n_steps: 'x' is not a whole"),
     ],
 )
 def test_a_wrong_variant_is_said_in_plain_words(workflow, variants, line):

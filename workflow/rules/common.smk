@@ -179,14 +179,12 @@ def apply_presets(given):
     update_config(config, given)
 
 
-def variant_errors(schema):
-    """Yield (place, schema error) of each variant, checked as its model's section would be."""
+def variant_errors(checker):
+    """Yield (place, schema error) of each variant, checked as its model's section is."""
+    sections = checker.schema["properties"]
     for name, changed in config.get("variants", {}).items():
         if kind(name) in MODELS and isinstance(changed, dict):
-            part = {**schema["properties"][kind(name)], "properties": dict(schema["properties"])}
-            part["properties"] = schema["properties"][kind(name)]["properties"]
-            resolvable = {**part, "$defs": schema["$defs"]}
-            for error in jsonschema.Draft202012Validator(resolvable).iter_errors(changed):
+            for error in checker.descend(changed, sections[kind(name)]):
                 yield f"variants.{name}", error
 
 
@@ -206,7 +204,7 @@ def check_config():
     checker = jsonschema.Draft202012Validator(schema)
     errors = sorted(checker.iter_errors(config), key=lambda error: list(map(str, error.path)))
     problems = list(map(config_problem, errors))
-    problems += [config_problem(error, place) for place, error in variant_errors(schema)]
+    problems += [config_problem(error, place) for place, error in variant_errors(checker)]
     if not problems:
         validate(config, SCHEMA)
         problems = list(config_conflicts(given))
