@@ -61,13 +61,13 @@ class SumElsewhere(torch.autograd.Function):
         """Return the sums."""
         ctx.save_for_backward(places)
         ctx.n_columns = matrix.shape[1]
-        return matrix.reshape(-1).index_fill(0, places, 0.0).view_as(matrix).sum(1)
+        return matrix.reshape(-1).scatter(0, places, 0.0).view_as(matrix).sum(1)
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
         """Return the gradient of the matrix: that of the sums, and 0 at the places."""
         full = gradient[:, None].repeat(1, ctx.n_columns)
-        full.view(-1).index_fill_(0, ctx.saved_tensors[0], 0.0)
+        full.view(-1).scatter_(0, ctx.saved_tensors[0], 0.0)
         return full, None
 
 
@@ -121,8 +121,9 @@ class NegativeBinomial(NamedTuple):
             gamma = entries.of(torch.lgamma(self.log_theta.double().exp()))
         else:
             gamma = torch.lgamma(theta)
-        power = (x + theta) * logsigmoid(difference) - theta * difference
-        return power + torch.lgamma(x + theta) - gamma - log_factorial(x)
+        total = x + theta
+        power = total * logsigmoid(difference) - theta * difference
+        return power + torch.lgamma(total) - (gamma + log_factorial(x))
 
     @property
     def mean(self) -> Tensor:
@@ -184,7 +185,8 @@ class Normal(NamedTuple):
 
 def log_factorial(x: Tensor) -> Tensor:
     """Return log x! of whole numbers, (N,) float64; small ones are looked up."""
-    values = LOG_FACTORIALS.to(x.device)[x.clamp(max=len(LOG_FACTORIALS) - 1).long()]
+    small = x.clamp(max=len(LOG_FACTORIALS) - 1).long()
+    values = LOG_FACTORIALS.to(x.device).index_select(0, small)
     large = x >= len(LOG_FACTORIALS)
     if large.any():
         values[large] = torch.lgamma(x[large].double() + 1)
