@@ -70,7 +70,7 @@ def answer(function, model, cells: Cells, rows: np.ndarray, seed: int, size: int
     """
     model.eval()
     answers = None
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=cells.generators):
         torch.manual_seed(seed)
         for part in slices(len(rows), size):
             values = function(cells.take(rows[part])).cpu().numpy()

@@ -238,9 +238,9 @@ def build_scvi(cells: Cells, train: np.ndarray, settings: Scvi, seed: int) -> SC
         Seeds the initial weights.
     """
     torch.manual_seed(seed)
-    model = SCVI(cells.sizes, settings)
+    model = SCVI(cells.sizes, settings).to(cells.device)
     model.start_from(cells, train, seed)
-    return model.to(cells.device)
+    return model
 
 
 def loadings(model: SCVI) -> np.ndarray:

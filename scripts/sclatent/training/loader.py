@@ -130,6 +130,11 @@ class Cells:
         return np.maximum(np.asarray(self.counts.sum(1)).ravel(), 1).astype(np.float64)
 
     @property
+    def generators(self) -> list:
+        """Devices beside the CPU whose random numbers a model draws here."""
+        return list(range(torch.cuda.device_count())) if self.device == "cuda" else []
+
+    @property
     def sizes(self) -> Sizes:
         """What a model must know to be built."""
         return Sizes(

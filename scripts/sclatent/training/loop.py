@@ -226,7 +226,7 @@ def evaluate(model, cells: Cells, rows, size: int, seed: int) -> Loss:
     """Return the mean loss of some cells at a KL weight of 1, with the same noise every time."""
     model.eval()
     sums = np.zeros(3)
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=cells.generators):
         torch.manual_seed(seed)
         for part in slices(len(rows), size):
             minibatch = cells.take(rows[part])
