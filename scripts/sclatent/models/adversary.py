@@ -1,9 +1,10 @@
 """A second player who tries to tell the batch from the latent state.
 
 It learns to recognise the batch of each cell; the encoder learns to make it believe in the other
-batches (Ganin et al. 2016; the same losses as in scvi-tools). The weight of the encoder's part
-grows to its value over the first steps and stays there. scvi-tools' default takes it down to 0
-while the KL weight rises, for both players, so that the game is over when the warm-up is.
+batches (Ganin et al. 2016; the same losses as in scvi-tools). With a single batch there is no game.
+The weight of the encoder's part grows to its value over the first steps and stays there. That of
+scvi-tools falls to 0 by default while the KL weight rises, for both players, so that the game is
+over when the warm-up is.
 
 Letters for shapes: B cells, L latent dimensions, S batches.
 """

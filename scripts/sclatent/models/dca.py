@@ -109,14 +109,14 @@ class DCA(nn.Module):
     def draw(self, minibatch: Minibatch) -> Draw:
         """Return the latent state and p(x | z, l); nothing is sampled."""
         z, log_library = self.latent(minibatch), minibatch.library_size.log()
-        x = self.decode(minibatch, z, log_library)
-        return Draw(z, log_library, x, z.new_zeros(len(z)))
+        p_x = self.decode(minibatch, z, log_library)
+        return Draw(z, log_library, p_x, z.new_zeros(len(z)))
 
     def loss(self, minibatch: Minibatch, kl_weight: float, done: float = 1.0) -> Loss:
         """Return -log p(x) per cell, and the penalties in the total; there is no KL to weigh."""
-        x = self.draw(minibatch).counts
-        reconstruction = -x.log_prob(minibatch.entries).mean()
-        total = reconstruction + self.weight_penalty() + self.zero_penalty(x)
+        p_x = self.draw(minibatch).counts
+        reconstruction = -p_x.log_prob(minibatch.entries).mean()
+        total = reconstruction + self.weight_penalty() + self.zero_penalty(p_x)
         return Loss(total, reconstruction, reconstruction.new_zeros(()))
 
     def weight_penalty(self) -> Tensor | float:
@@ -128,11 +128,11 @@ class DCA(nn.Module):
         weights = [w for name, w in named if name.endswith("weight") and w.requires_grad]
         return self.n_genes * sum(l1 * w.abs().sum() + l2 * w.square().sum() for w in weights)
 
-    def zero_penalty(self, x) -> Tensor | float:
+    def zero_penalty(self, p_x) -> Tensor | float:
         """Return the ridge on pi: the mean over the cells of the sum of pi^2 over the genes."""
-        if not self.settings.ridge or not isinstance(x, ZeroInflatedNegativeBinomial):
+        if not self.settings.ridge or not isinstance(p_x, ZeroInflatedNegativeBinomial):
             return 0.0
-        pi = x.dropout_logit.sigmoid().expand_as(x.log_rate)
+        pi = p_x.dropout_logit.sigmoid().expand_as(p_x.log_rate)
         return self.settings.ridge * pi.square().sum(1).mean()
 
     @torch.no_grad()

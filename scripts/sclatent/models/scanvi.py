@@ -9,10 +9,12 @@ with q(z1|x) as in scVI, a classifier q(y|z1), and q(z2|z1,y). The ELBO sums ove
 
     -ELBO = -log p(x|z1) + log q(z1|x)
             + sum_y w_y [ -log p(z1|z2,y) + KL(q(z2|z1,y) || p(z2)) ] + KL(w || p(y))
+            + KL(q(l|x) || p(l|s))
 
 In the ELBO of scvi-tools w is the classifier's q(y|z1) for all cells. In that of the paper
 (Kingma et al. 2014, M1+M2) a labelled cell has w_y = 1 for its label. Labels also enter through
-the cross-entropy of the classifier on labelled cells, times a weight.
+the cross-entropy of the classifier on labelled cells, times a weight. The warm-up weighs the three
+KL terms, not log q(z1|x) - log p(z1|z2,y), as in scvi-tools.
 
 Letters for shapes: B cells, L latent dimensions, K cell types.
 
@@ -90,13 +92,16 @@ class SCANVI(nn.Module):
         return torch.log_softmax(self.logits(self.classifier(z1)), 1)
 
     def loss(self, minibatch: Minibatch, kl_weight: float, done: float = 1.0) -> Loss:
-        """Return the negative ELBO plus the weighted cross-entropy of the labelled cells."""
+        """Return the negative ELBO plus the weighted cross-entropy of the labelled cells.
+
+        Parameters are those of `SCVI.loss`; `kl_weight` multiplies the KL terms of z2, y and l.
+        """
         inputs, columns = self.scvi.inputs(minibatch)
         mean, variance = self.scvi.encoder(inputs, columns)
         z1 = sample(mean, variance)  # (B, L)
         library = self.scvi.library.draw(inputs, minibatch, columns)
-        x = self.scvi.decode(minibatch, z1, library.log_size)
-        reconstruction = -x.log_prob(minibatch.entries).mean()
+        p_x = self.scvi.decode(minibatch, z1, library.log_size)
+        reconstruction = -p_x.log_prob(minibatch.entries).mean()
         log_w = self.type_weights(self.classify(z1), minibatch.label)  # (B, K)
         z1_prior, kl_z2 = self.second_level(z1)  # (B, K) each
         w = log_w.exp()
@@ -179,8 +184,8 @@ class SCANVI(nn.Module):
         weight = log_p + self.by_type(standard - log_normal(z2, mean2, variance2))
         log_prior = torch.logsumexp(weight, 1) - math.log(self.n_labels)
         log_ratio = log_prior - log_normal(z1, mean, variance) + library.log_ratio
-        x = self.scvi.decode(minibatch, z1, library.log_size)
-        return Draw(z1, library.log_size, x, log_ratio)
+        p_x = self.scvi.decode(minibatch, z1, library.log_size)
+        return Draw(z1, library.log_size, p_x, log_ratio)
 
     def probabilities(self, minibatch: Minibatch) -> Tensor:
         """Return the probability of each type given the mean latent state, (B, K)."""

@@ -19,10 +19,10 @@ one-hot covariates.
 
 Differences from the paper: the library size is observed by default, as in scvi-tools, and the
 likelihood is NB, where both have ZINB. Further differences from scvi-tools: 30 latent dimensions,
-not 10; theta and the decoder's bias start from the data's moments; the adversary's weight does not
-fall to 0. `compat: scvi-tools` sets all of that back. The library size is the total over the genes
-that the model sees, here as there. With a linear decoder the model is LDVAE (Svensson et al. 2020,
-doi:10.1093/bioinformatics/btaa169).
+not 10; theta and the decoder's bias start from the data's moments. `compat: scvi-tools` sets these
+back, and the training too. The adversary's weight does not fall to 0, with or without it. The
+library size is the total over the genes that the model sees, here as there. With a linear decoder
+the model is LDVAE (Svensson et al. 2020, doi:10.1093/bioinformatics/btaa169).
 """
 
 from dataclasses import dataclass
@@ -108,9 +108,10 @@ class SCVI(nn.Module):
     def covariates(self, minibatch: Minibatch) -> tuple[Tensor, Tensor | None]:
         """Return the standardised numbers, and the one-hot columns (B, C) or None."""
         numbers = (minibatch.continuous - self.number_mean) / self.number_sd
+        if not self.sizes.columns:
+            return numbers, None
         batch = [minibatch.batch] if self.sizes.batches > 1 else []
-        columns = [*batch, minibatch.categorical] if self.sizes.columns else None
-        return numbers, torch.cat(columns, 1) if columns else None
+        return numbers, torch.cat([*batch, minibatch.categorical], 1)
 
     def inputs(self, minibatch: Minibatch) -> tuple[Tensor, Tensor | None]:
         """Return what the encoders see: log1p counts, and covariates if `encode_covariates`."""
@@ -129,9 +130,9 @@ class SCVI(nn.Module):
         numbers, columns = self.covariates(minibatch)
         hidden = self.decoder(torch.cat([z, numbers], 1), columns)
         with torch.autocast(hidden.device.type, enabled=False):  # the likelihood never is
-            return self.observed(hidden.to(numbers), minibatch, log_library.to(numbers))
+            return self.distribution(hidden.to(numbers), minibatch, log_library.to(numbers))
 
-    def observed(self, hidden: Tensor, minibatch: Minibatch, log_library: Tensor):
+    def distribution(self, hidden: Tensor, minibatch: Minibatch, log_library: Tensor):
         """Return the distribution of the counts given the decoder's hidden state, (B, H)."""
         log_rho = torch.log_softmax(self.share(hidden), 1)  # (B, G)
         log_rate = log_library + log_rho
@@ -158,8 +159,8 @@ class SCVI(nn.Module):
         mean, variance = self.encoder(inputs, columns)
         z = sample(mean, variance)  # (B, L)
         library = self.library.draw(inputs, minibatch, columns)
-        x = self.decode(minibatch, z, library.log_size)
-        reconstruction = -x.log_prob(minibatch.entries).mean()
+        p_x = self.decode(minibatch, z, library.log_size)
+        reconstruction = -p_x.log_prob(minibatch.entries).mean()
         kl_z = self.prior.kl(z, mean, variance, self.encoder.settled).mean()
         kl_l = library.kl.mean()
         total = reconstruction + kl_weight * kl_z + kl_l
@@ -186,8 +187,8 @@ class SCVI(nn.Module):
         z = sample(mean, variance)
         library = self.library.draw(inputs, minibatch, columns)
         log_ratio = self.prior.log_prob(z, self.encoder.settled) - log_normal(z, mean, variance)
-        x = self.decode(minibatch, z, library.log_size)
-        return Draw(z, library.log_size, x, log_ratio + library.log_ratio)
+        p_x = self.decode(minibatch, z, library.log_size)
+        return Draw(z, library.log_size, p_x, log_ratio + library.log_ratio)
 
     @torch.no_grad()
     def start_from(self, cells: Cells, train: np.ndarray, seed: int) -> None:

@@ -1,7 +1,8 @@
 """A trained model on disk: weights as safetensors, everything else as JSON. Never a pickle.
 
 model.safetensors   the weights, by the names of the module
-model.json          format, kind, settings, genes, batches, labels
+model.json          format, hash of the weights, kind, settings, sizes, genes, batches, covariates,
+                    classes
 """
 
 from pathlib import Path
@@ -46,7 +47,7 @@ def load_model(folder) -> tuple[dict, dict]:
     Raises
     ------
     InputError
-        When the format is newer than this code or the weights are not those that were written.
+        When the format is not that of this code or the weights are not those that were written.
     """
     folder = Path(folder)
     description = files.read_json(folder / "model.json")
