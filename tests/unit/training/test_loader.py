@@ -1,7 +1,10 @@
+from dataclasses import replace
+
 import anndata
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
@@ -156,3 +159,10 @@ def test_only_training_cells_are_drawn_for_their_labels(labelled):
     assert all(len(m.labelled.rows) == len(m.rows) for m in minibatches)
     seen = np.concatenate([minibatch.rows.numpy() for minibatch in minibatches])
     assert sorted(seen) == list(train)
+
+
+def test_the_random_numbers_of_a_gpu_are_kept_apart_where_there_is_one(monkeypatch):
+    cells = Cells(csr_matrix(np.eye(2)), np.zeros(2), np.zeros(2), ["a"])
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert cells.generators == []
+    assert replace(cells, device="cuda").generators == [0, 1]
