@@ -88,6 +88,19 @@ def test_a_wrong_variant_is_said_in_plain_words(workflow, variants, line):
     [
         ({"latents": ["pca", "scvi_linear"]}, "latents.1: there is no 'scvi_linear'"),
         ({"scanvi": {"start": "scvy"}}, "scanvi: start is 'scvy', did you mean 'scvi'"),
+        ({"scanvi": {"start": "dca"}}, "scanvi: start is 'dca', there are: scratch, scvi"),
+        ({"scanvi": {"start": "scanvi"}}, "scanvi: start is 'scanvi', did you mean 'scvi'"),
+        ({"training": {"min_epochs": 200}}, "scvi: training.min_epochs is larger than"),
+        ({"variants": None}, "variants: None is not a mapping"),
+        ({"compat": None}, "compat: scvi-tools, dca, or a list"),
+        (
+            {
+                "latents": ["pca", "scvi", "scanvi_a"],
+                "scvi": {"dispersion": "gene-label"},
+                "variants": {"scanvi_a": {"min_cells_per_label": 9}},
+            },
+            "scanvi_a: its min_cells_per_label must be that of section scanvi",
+        ),
         ({"compat": "scvi"}, "compat: .*scvi-tools"),
     ],
 )

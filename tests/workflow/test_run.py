@@ -135,7 +135,7 @@ def test_a_preset_stands_between_the_defaults_and_what_is_given(workflow):
     assert given.items() <= settings.items()
     epochs = files.read_table(workflow.folder / curve)
     assert epochs["learning_rate"].tolist() == [0.001, 0.001]
-    assert epochs["kl_weight"].tolist() == [1 / 400, 2 / 400]
+    assert epochs["kl_weight"].tolist() == [0, 1 / 400]
     assert epochs["best"].tolist() == [False, True]
 
 

@@ -65,8 +65,10 @@ def config_conflicts(given):
         if latent not in known:
             options = [*known, *imports()]
             yield f"latents.{number}: there is no '{latent}', {similar(latent, options)}"
-        elif kind(latent) == "scanvi" and below(latent) not in (None, *known):
-            yield f"{latent}: start is '{below(latent)}', {similar(below(latent), known)}"
+        elif kind(latent) == "scanvi":
+            yield from start_conflicts(latent, [name for name in known if kind(name) == "scvi"])
+        if kind(latent) in MODELS and plan(latent)["min_epochs"] > plan(latent)["max_epochs"]:
+            yield f"{latent}: training.min_epochs is larger than training.max_epochs"
     if given.get("main_latent") and config["main_latent"] not in config["latents"]:
         yield f"main_latent: {config['main_latent']} is not among latents"
     counted = [latent for latent in config["latents"] if kind(latent) in MODELS]
@@ -85,6 +87,20 @@ def config_conflicts(given):
                 yield (
                     f"datasets.{dataset}: {path} does not exist (paths start at {Path.cwd()}): {hint}"
                 )
+
+
+def start_conflicts(latent, scvis):
+    """Return what is wrong with the model that a scANVI goes on from."""
+    start = below(latent)
+    if start is None:
+        return
+    if start not in scvis:
+        yield f"{latent}: start is '{start}', {similar(start, ['scratch', *scvis])}"
+    elif label_floor(start) not in (0, settings(latent)["min_cells_per_label"]):
+        yield (
+            f"{latent}: its min_cells_per_label must be that of section scanvi, "
+            f"since the dispersion of {start} depends on the same labels"
+        )
 
 
 def exchange_conflicts():
@@ -140,11 +156,26 @@ def model(latent):
 def plan(latent):
     """Return the settings of a latent's training: the common ones and what its section changes.
 
-    From scratch, scANVI is trained as everything else; its own settings are for going on from scVI.
+    From scratch, scANVI is trained as scVI is, but for what a variant changes: the training in its
+    own section is for going on from scVI.
     """
     own = settings(latent)
-    from_scratch = kind(latent) == "scanvi" and own["start"] == "scratch"
-    return {**config["training"], **({} if from_scratch else own["training"])}
+    if kind(latent) == "scanvi" and own["start"] == "scratch":
+        changed = config["variants"].get(latent, {}).get("training", {})
+        return {**config["training"], **config["scvi"]["training"], **changed}
+    return {**config["training"], **own["training"]}
+
+
+def needs_labels(latent):
+    """Say whether a latent cannot be computed without labels."""
+    return kind(latent) == "scanvi" or label_floor(latent) > 0
+
+
+def label_floor(latent):
+    """Return the training cells that a label needs for scVI to see it; 0 where it sees none."""
+    if kind(latent) != "scvi" or settings(latent)["dispersion"] != "gene-label":
+        return 0
+    return config["scanvi"]["min_cells_per_label"]
 
 
 def below(latent):
@@ -171,8 +202,9 @@ def any_of(names):
 
 def apply_presets(given):
     """Put the presets that `compat` names between the defaults and what the user gave."""
-    names = config.get("compat", [])
-    for name in [names] if isinstance(names, str) else names:
+    names = config.get("compat") or []
+    names = [names] if isinstance(names, str) else names
+    for name in names if isinstance(names, list) else []:
         path = HERE / f"config/presets/{name}.yaml"
         if path.is_file():
             update_config(config, yaml.safe_load(path.read_text()))
@@ -182,7 +214,7 @@ def apply_presets(given):
 def variant_errors(checker):
     """Yield (place, schema error) of each variant, checked as its model's section is."""
     sections = checker.schema["properties"]
-    for name, changed in config.get("variants", {}).items():
+    for name, changed in (config.get("variants") or {}).items():
         if kind(name) in MODELS and isinstance(changed, dict):
             for error in checker.descend(changed, sections[kind(name)]):
                 yield f"variants.{name}", error
@@ -309,7 +341,7 @@ def latents(dataset):
     allowed = [
         latent
         for latent in config["latents"]
-        if latent not in imports() and (has_labels(dataset) or kind(latent) != "scanvi")
+        if latent not in imports() and (has_labels(dataset) or not needs_labels(latent))
     ]
     return [
         latent for latent in config["latents"] if latent in allowed or latent in imported(dataset)

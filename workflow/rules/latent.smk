@@ -94,7 +94,7 @@ rule train_scvi:
         code=library("train_scvi"),
         model=lambda wildcards: model(wildcards.latent),
         training=lambda wildcards: plan(wildcards.latent),
-        min_cells_per_label=lookup(dpath="scanvi/min_cells_per_label", within=config),
+        min_cells_per_label=lambda wildcards: label_floor(wildcards.latent),
         threads=lookup(dpath="training/threads", within=config),
     script:
         "../../scripts/train_scvi.py"
@@ -127,7 +127,7 @@ rule train_scanvi:
     params:
         code=library("train_scanvi"),
         model=lambda wildcards: model(wildcards.latent),
-        scvi=lambda wildcards: model("scvi"),
+        scvi=lambda wildcards: {} if below(wildcards.latent) else model("scvi"),
         training=lambda wildcards: plan(wildcards.latent),
         threads=lookup(dpath="training/threads", within=config),
     script:

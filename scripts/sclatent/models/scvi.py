@@ -168,8 +168,11 @@ class SCVI(nn.Module):
         return Loss(total + fooled, reconstruction, kl_z + kl_l, recognised)
 
     def play(self, minibatch: Minibatch, z: Tensor, done: float) -> tuple[Tensor, Tensor]:
-        """Return the encoder's weighted loss against the adversary, and the adversary's own."""
-        if not hasattr(self, "opponent"):
+        """Return the encoder's weighted loss against the adversary, and the adversary's own.
+
+        Both are 0 in use: the weights to keep are chosen by the ELBO, not by a weak adversary.
+        """
+        if not self.training or not hasattr(self, "opponent"):
             return z.new_zeros(()), z.new_zeros(())
         rise = self.settings.adversary_warmup
         weight = self.settings.adversary * (min(1.0, done / rise) if rise else 1.0)

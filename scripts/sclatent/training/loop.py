@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_, get_total_norm
 
+from sclatent.errors import InputError
 from sclatent.training.loader import Cells, draw_labelled, shuffled, slices
 from sclatent.training.plan import Schedule, Training
 
@@ -32,7 +33,7 @@ class Loss(NamedTuple):
     opponent: Tensor | None = None
 
 
-class Diverged(ArithmeticError):
+class Diverged(InputError):
     """The loss or its gradient is not finite any more; nothing was kept.
 
     Parameters
@@ -119,7 +120,7 @@ def fit(
         curve.append(describe_epoch(epoch, schedule, learned, checked))
         progress.report(curve[-1])
         schedule.consider(checked.total)
-        best.consider(epoch, checked.total, model, settled=schedule.kl_weight >= 1)
+        best.consider(epoch, checked.total, model, settled=schedule.last_kl_weight >= 1)
         if best.waited >= plan.patience:
             print(f"stopped: no better validation loss in {plan.patience} epochs")
             break
@@ -143,8 +144,8 @@ def describe_epoch(epoch: int, schedule, learned: Loss, checked: Loss) -> dict:
     """Return an epoch's row of the training curve; losses in nats per cell."""
     return {
         "epoch": epoch,
-        "kl_weight": schedule.kl_weight,
-        "learning_rate": schedule.learning_rate,
+        "kl_weight": schedule.last_kl_weight,
+        "learning_rate": schedule.last_learning_rate,
         "train_loss": learned.total,
         "validation_loss": checked.total,
         "train_reconstruction": learned.reconstruction,

@@ -73,9 +73,11 @@ class Schedule:
         self.n_steps = n_epochs * steps_per_epoch
         self.steps_per_epoch, self.plan, self.step = steps_per_epoch, plan, 0
         self.factor, self.lowest, self.waited = 1.0, math.inf, 0
+        self.last_kl_weight, self.last_learning_rate = 0.0, 0.0
 
     def advance(self) -> None:
-        """Count one step."""
+        """Count one step, and remember what it was taken with."""
+        self.last_kl_weight, self.last_learning_rate = self.kl_weight, self.learning_rate
         self.step += 1
 
     @property

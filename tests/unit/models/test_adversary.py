@@ -55,11 +55,18 @@ def test_the_losses_are_cross_entropies_with_the_batch_and_with_the_others(game)
     torch.testing.assert_close(player.fool(z, batch), -others.mean())
 
 
+def playing(settings):
+    """A model in training whose layers act as in use, so that the noise is known."""
+    model = SCVI(Sizes(40, 2), settings).eval()
+    model.training = True
+    return model
+
+
 @pytest.mark.parametrize(
     ("done", "weight"), [(0.0, 0.0), (0.125, 1.0), (0.25, 2.0), (0.6, 2.0), (1.0, 2.0)]
 )
 def test_the_encoders_weight_rises_to_its_value_and_stays_there(cells, done, weight):
-    model = SCVI(Sizes(40, 2), GAME).eval()
+    model = playing(GAME)
     minibatch = cells.take(ROWS[:20])
     torch.manual_seed(0)
     loss = model.loss(minibatch, 0.5, done)
@@ -71,9 +78,16 @@ def test_the_encoders_weight_rises_to_its_value_and_stays_there(cells, done, wei
 
 
 def test_without_a_rise_the_weight_is_whole_from_the_start(cells):
-    model = SCVI(Sizes(40, 2), replace(GAME, adversary_warmup=0.0)).eval()
+    model = playing(replace(GAME, adversary_warmup=0.0))
     fooled, _ = model.play(cells.take(ROWS[:20]), torch.zeros(20, 4), 0.0)
     assert fooled > 0
+
+
+def test_the_validation_loss_is_the_elbo_without_the_game(cells):
+    model = SCVI(Sizes(40, 2), GAME).eval()
+    loss = model.loss(cells.take(ROWS[:20]), 0.5, 1.0)
+    torch.testing.assert_close(loss.total, loss.reconstruction + 0.5 * loss.kl)
+    assert loss.opponent == 0
 
 
 def test_the_discriminator_keeps_its_own_learning_rate(cells):
