@@ -74,7 +74,7 @@ def test_training_shows_epochs_losses_and_time_left_in_terminal_and_log(finished
     log = (finished.folder / "results/toy/logs/train_scvi/scvi.seed0.log").read_text()
     assert "nats/cell" in log
     assert "s left" in log
-    assert "train_scvi toy 0 | epoch 1/" in (finished.folder / "terminal.txt").read_text()
+    assert "train_scvi toy scvi 0 | epoch 1/" in (finished.folder / "terminal.txt").read_text()
 
 
 def test_a_finished_run_has_nothing_to_do(finished):
