@@ -92,6 +92,15 @@ def test_a_wrong_variant_is_said_in_plain_words(workflow, variants, line):
         ({"scanvi": {"start": "scanvi"}}, "scanvi: start is 'scanvi', did you mean 'scvi'"),
         ({"training": {"min_epochs": 200}}, "scvi: training.min_epochs is larger than"),
         ({"variants": None}, "variants: None is not a mapping"),
+        (
+            {
+                "datasets": {"toy": {**SOURCE, "categorical_covariates": ["protocol"]}},
+                "latents": ["pca", "scvi_a"],
+                "variants": {"scvi_a": {"decoder": "linear"}},
+                "export_models": ["scvi_a"],
+            },
+            "export_models.0: scvi_a has a linear decoder, .* no covariates .* of dataset toy",
+        ),
         ({"compat": None}, "compat: scvi-tools, dca, or a list"),
         (
             {

@@ -49,6 +49,12 @@ def test_what_the_user_gives_goes_before_a_preset(settings):
     assert (training["patience"], training["optimiser"]) == (7, "rmsprop")
 
 
+def test_the_training_that_the_user_gives_for_all_goes_before_a_preset_too(settings):
+    given = {"compat": ["scvi-tools", "dca"], "training": {"max_epochs": 300, "plateau": 3}}
+    for _, training in settings(given).values():
+        assert (training["max_epochs"], training["plateau"]) == (300, 3)
+
+
 def test_compat_dca_is_what_the_reference_does_by_default(settings):
     model, training = settings({"compat": "dca"})["dca"]
     assert model == {

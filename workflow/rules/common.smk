@@ -64,7 +64,8 @@ def config_conflicts(given):
             continue
         if latent not in known:
             options = [*known, *imports()]
-            yield f"latents.{number}: there is no '{latent}', {similar(latent, options)}"
+            define = " (define it under variants)" if kind(latent) in MODELS else ""
+            yield f"latents.{number}: there is no '{latent}'{define}, {similar(latent, options)}"
         elif kind(latent) == "scanvi":
             yield from start_conflicts(latent, [name for name in known if kind(name) == "scvi"])
         if kind(latent) in MODELS and plan(latent)["min_epochs"] > plan(latent)["max_epochs"]:
@@ -114,6 +115,13 @@ def exchange_conflicts():
         if latent not in ours:
             what = "scvi-tools has no DCA" if kind(latent) == "dca" else similar(latent, ours)
             yield f"export_models.{number}: '{latent}' is no scVI or scANVI trained here, {what}"
+        elif kind(latent) == "scvi" and model(latent)["decoder"] == "linear":
+            for dataset, entry in config["datasets"].items():
+                if entry["categorical_covariates"] or entry["continuous_covariates"]:
+                    yield (
+                        f"export_models.{number}: {latent} has a linear decoder, which in "
+                        f"scvi-tools knows no covariates such as those of dataset {dataset}"
+                    )
     for dataset in config["datasets"]:
         for latent, folder in imported(dataset).items():
             place = f"datasets.{dataset}.models.{latent}"
@@ -201,13 +209,21 @@ def any_of(names):
 
 
 def apply_presets(given):
-    """Put the presets that `compat` names between the defaults and what the user gave."""
+    """Put the presets that `compat` names between the defaults and what the user gave.
+
+    A preset sets the training of its models only; the user's `training` goes before that too.
+    """
+    asked = given.get("training") or {}
     names = config.get("compat") or []
     names = [names] if isinstance(names, str) else names
     for name in names if isinstance(names, list) else []:
         path = HERE / f"config/presets/{name}.yaml"
         if path.is_file():
-            update_config(config, yaml.safe_load(path.read_text()))
+            preset = yaml.safe_load(path.read_text())
+            for section in preset.values():
+                own = section.get("training", {})
+                section["training"] = {key: own[key] for key in own if key not in asked}
+            update_config(config, preset)
     update_config(config, given)
 
 

@@ -93,8 +93,9 @@ def misnamed(obs, column: str, key: str, entry: Entry) -> tuple[str, str] | None
         fix = "give your column another name, in the file or in annotations"
         return f"'{column}' is a column that the workflow writes itself", fix
     if column not in obs:
-        there = [*obs, *(QC_METRICS if key == CONTINUOUS else ())]
-        return f"'{column}' is no column of obs", f"correct it: {nearest(column, there)}"
+        there = [name for name in obs if name not in (entry.batch, entry.cell_type)]
+        there += QC_METRICS if key == CONTINUOUS else ()
+        return f"'{column}' is no column of obs", f"name a column: {nearest(column, there)}"
     return None
 
 

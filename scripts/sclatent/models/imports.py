@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from sclatent.data.store import covariates
-from sclatent.errors import InputError, nearest, problem
+from sclatent.errors import InputError, problem
 from sclatent.models.published import Published
 from sclatent.models.scanvi import SCANVI
 from sclatent.models.scvi import SCVI
@@ -61,6 +61,8 @@ def select_genes(adata, published: Published, where: str):
         what = f"{len(missing):,} of its {len(published.genes):,} genes are not in the dataset, "
         what += f"such as {', '.join(missing[:3])}"
         fix = "give a dataset with these genes, named alike; qc.min_cells_per_gene: 1 drops fewest"
+        if len(missing) == len(published.genes):
+            fix = f"name the genes alike: the dataset has {', '.join(adata.var_names[:3])}"
         raise InputError(problem(where, what, fix))
     return adata[:, published.genes].copy()
 
@@ -93,7 +95,7 @@ def adopt(published: Published, adata, where: str, device: str = "cpu") -> tuple
     print(f"NOTE {where} may have learnt from cells and labels that are held out or hidden here")
     cells = gather_cells(adata, device)
     if len(published.batches) == 1 < len(cells.batches):
-        print("NOTE the model knows no batches: it corrects none")
+        print(f"WARNING the model knows one batch only, {published.batches[0]}: it corrects none")
     model = published.model
     scvi = model.scvi if isinstance(model, SCANVI) else model
     wiring = wire(published, scvi.settings.encode_covariates, adata, cells, where)
@@ -177,7 +179,7 @@ def match_numbers(asked: list, there: list, where: str) -> Tensor:
 def refuse_missing(name: str, there: list, key: str, where: str) -> None:
     """Raise that the dataset does not name a covariate of the model."""
     what = f"the model knows the covariate '{name}', which the dataset does not name"
-    raise InputError(problem(where, what, f"add it to the dataset's {key}. {nearest(name, there)}"))
+    raise InputError(problem(where, what, f"add it to the dataset's {key}"))
 
 
 def rewire(scvi: SCVI, wiring: Wiring, sizes: Sizes) -> SCVI:

@@ -139,7 +139,9 @@ def read_data(path: Path):
     try:
         named = torch.serialization.get_unsafe_globals_in_checkpoint(path)
     except Exception as error:
-        raise refusal(path, f"it is no whole file of torch.save ({first_line(error)})") from error
+        raise refusal(
+            path, f"it is not a file that torch.save wrote, or not all of it ({first_line(error)})"
+        ) from error
     discarded = {name: Discarded for name in named if name.startswith("pandas.")}
     unknown = sorted(set(named) - ALLOWED.keys() - discarded.keys())
     if unknown:

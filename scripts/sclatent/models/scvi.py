@@ -241,6 +241,8 @@ def build_scvi(cells: Cells, train: np.ndarray, settings: Scvi, seed: int) -> SC
     seed
         Seeds the initial weights.
     """
+    if settings.adversary and len(cells.batches) == 1:
+        print("NOTE there is one batch, so the adversary has nothing to recognise and is left out")
     torch.manual_seed(seed)
     model = SCVI(cells.sizes, settings).to(cells.device)
     model.start_from(cells, train, seed)

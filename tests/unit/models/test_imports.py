@@ -118,7 +118,7 @@ def test_a_model_without_batches_is_used_on_any_and_says_so(adata, capsys):
     wanted = expressed(published.model, gather_cells(one))
     for found, value in zip(expressed(*put(published, adata)), wanted, strict=True):
         assert np.allclose(found, value, atol=1e-5)
-    assert "knows no batches" in capsys.readouterr().out
+    assert "knows one batch only" in capsys.readouterr().out
 
 
 def test_what_an_imported_model_may_have_seen_is_said(adata, capsys):

@@ -134,11 +134,11 @@ def test_what_looks_like_pandas_is_not_called(tmp_path):
 def test_a_missing_a_broken_and_a_cut_file_are_told_apart(tmp_path):
     assert "there is no such file" in refusal(tmp_path)
     (tmp_path / "model.pt").write_bytes(b"no zip")
-    assert "no whole file of torch.save" in refusal(tmp_path)
+    assert "not a file that torch.save wrote" in refusal(tmp_path)
     write(tmp_path)
     whole = (tmp_path / "model.pt").read_bytes()
     (tmp_path / "model.pt").write_bytes(whole[: len(whole) // 2])
-    assert "no whole file of torch.save" in refusal(tmp_path)
+    assert "not a file that torch.save wrote" in refusal(tmp_path)
     torch.save({"weights": torch.zeros(3)}, tmp_path / "model.pt")
     assert "no model as scvi-tools saves it" in refusal(tmp_path)
 
