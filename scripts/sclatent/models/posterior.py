@@ -80,11 +80,6 @@ def answer(function, model, cells: Cells, rows: np.ndarray, seed: int, size: int
     return answers
 
 
-def latent_mean(model, cells: Cells, rows: np.ndarray, size: int = 1024) -> np.ndarray:
-    """Return the mean latent state of some cells, (n, L)."""
-    return answer(model.latent, model, cells, rows, 0, size)
-
-
 def latent_samples(
     model, cells: Cells, rows: np.ndarray, n_samples: int, seed: int = 0, size: int = 256
 ) -> np.ndarray:

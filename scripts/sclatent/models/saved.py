@@ -45,13 +45,17 @@ def load(folder, genes, cells: Cells):
         When genes, batches or covariates, in order, are not those of the model.
     """
     model, description = restore(folder)
-    there = contents(genes, cells)
+    check_alignment(folder, model, description, contents(genes, cells))
+    return model.to(cells.device)
+
+
+def check_alignment(folder, model, description: dict, there: dict) -> None:
+    """Raise an InputError where the genes, batches or covariates are not those of the model."""
     needs_labels = isinstance(model, SCVI) and model.settings.needs_labels
     for name in ("genes", "batches", "covariates", *(["classes"] if needs_labels else [])):
         if there[name] != description[name]:
             what = f"its {name} are not those of the data"
             raise InputError(problem(str(folder), what, "delete the folder and run again"))
-    return model.to(cells.device)
 
 
 def restore(folder) -> tuple:
@@ -85,10 +89,11 @@ def load_for(folder, adata, device: str = "cpu") -> tuple:
         As for `load`, and where the device is not there.
     """
     cells = gather_cells(adata, device)
-    classes = checkpoint.load_model(folder)[1]["classes"]
-    if classes:
+    model, description = restore(folder)
+    if classes := description["classes"]:
         cells = replace(cells, label=label_codes(adata, classes), classes=classes)
-    return load(folder, adata.var_names, cells), cells
+    check_alignment(folder, model, description, contents(adata.var_names, cells))
+    return model.to(device), cells
 
 
 def load_or_build(folder, genes, cells: Cells, train, settings: Scvi, seed: int) -> SCVI:

@@ -284,7 +284,7 @@ def test_latent_samples_have_the_mean_and_variance_of_q(cells):
     error = (found.mean(0) - mean.numpy()) / (variance.sqrt().numpy() / math.sqrt(2000))
     assert np.abs(error).max() < 5
     np.testing.assert_allclose(found.var(0), variance, rtol=0.25)
-    np.testing.assert_allclose(posterior.latent_mean(model, cells, ROWS), mean, rtol=1e-5)
+    np.testing.assert_allclose(predict(model.latent, cells), mean, rtol=1e-5)
 
 
 def test_the_same_seed_gives_the_same_bits(cells):
