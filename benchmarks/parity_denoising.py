@@ -47,7 +47,7 @@ def denoise_halves(folder, seed: int, epochs: int) -> list[dict]:
     adata = parity_data.read(folder, seed)
     with contextlib.redirect_stdout(io.StringIO()):
         everything, rows = gather_cells(adata), split_rows(adata)
-        first, second = halves(everything.counts, seed)
+        first, second = halves(everything.counts.to_csr(), seed)
         cells = Cells(first, everything.batch, everything.label, everything.batches)
         model = train_dca(cells, rows, seed, epochs)
         expected = denoise(

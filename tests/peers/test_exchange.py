@@ -87,7 +87,7 @@ def their_tensors(cells: Cells) -> dict:
     ]
     there = cells.sizes.categorical > 0
     return {
-        "x": torch.from_numpy(cells.counts.toarray()).float(),
+        "x": torch.from_numpy(cells.counts.to_csr().toarray()).float(),
         "batch_index": torch.from_numpy(cells.batch)[:, None],
         "cont_covs": torch.from_numpy(cells.covariates.values) if there else None,
         "cat_covs": torch.from_numpy(np.stack(codes, 1)) if there else None,

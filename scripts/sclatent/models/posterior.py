@@ -224,7 +224,7 @@ def likelihood(
     """
 
     def weigh(minibatch: Minibatch) -> Tensor:
-        log_sum = torch.zeros(len(minibatch.counts), dtype=torch.float64, device=cells.device)
+        log_sum = torch.zeros(len(minibatch), dtype=torch.float64, device=cells.device)
         largest, first, second = torch.full_like(log_sum, -torch.inf), log_sum, log_sum
         for _ in range(n_samples):
             drawn = model.draw(minibatch)

@@ -7,49 +7,77 @@ one-hot covariates other than the batch, M numeric covariates.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from scipy.sparse import csr_matrix
 from torch import Tensor
 
+from sclatent.data.compact import Block, CompactCounts, compact
 from sclatent.data.store import covariates
 from sclatent.errors import InputError, problem
 from sclatent.models.likelihoods import Entries
 
 
-class Minibatch(NamedTuple):
-    """The cells of one step."""
+@dataclass(frozen=True)
+class Minibatch:
+    """The cells of one step.
 
-    counts: Tensor  # (B, G) float32
-    entries: Entries  # the same counts, only those that are not zero
+    Their counts stand in compressed rows. `counts` and `entries` are made from them when a model
+    asks; the kernels read the rows themselves.
+    """
+
+    block: Block  # the counts in compressed rows
     library_size: Tensor  # (B, 1) float32
     batch: Tensor  # (B, S) float32, one-hot
     categorical: Tensor  # (B, C) float32, one-hot columns of the other categorical covariates
     continuous: Tensor  # (B, M) float32
     label: Tensor  # (B,) int64, -1 where the model may not see it
+    rows: Tensor  # (B,) int64, where the cells stand in the data
     labelled: Minibatch | None = None  # other cells, drawn for their labels
-    rows: Tensor | None = None  # (B,) int64, where the cells stand in the data
+
+    def __len__(self) -> int:
+        """The number of cells, B."""
+        return len(self.rows)
+
+    @cached_property
+    def counts(self) -> Tensor:
+        """The counts, (B, G) float32."""
+        row, gene, value = self.entries
+        dense = torch.zeros(len(self), self.block.n_genes, device=value.device)
+        return dense.index_put_((row, gene), value)
+
+    @cached_property
+    def entries(self) -> Entries:
+        """The counts that are not zero."""
+        block, device = self.block, self.library_size.device
+        row = np.repeat(np.arange(len(self)), np.diff(block.indptr))
+        return Entries(
+            torch.from_numpy(row).to(device),
+            torch.from_numpy(block.genes.astype(np.int64)).to(device),
+            torch.from_numpy(block.values.astype(np.float32)).to(device),
+        )
+
+    def replace(self, **fields) -> Minibatch:
+        """Return the same cells with other values in some fields."""
+        return replace(self, **fields)
 
     def in_batch(self, code: int) -> Minibatch:
         """Return the same cells as if they all came from one batch."""
         batch = torch.zeros_like(self.batch)
         batch[:, code] = 1
-        return self._replace(batch=batch)
+        return self.replace(batch=batch)
 
     def to(self, device: str) -> Minibatch:
         """Copy to a device."""
         moved = {
-            name: Entries(*(tensor.to(device) for tensor in value))
-            if name == "entries"
-            else value.to(device)
-            for name, value in self._asdict().items()
-            if value is not None
+            name: value.to(device)
+            for name, value in vars(self).items()
+            if isinstance(value, (Tensor, Minibatch))
         }
-        return self._replace(**moved)
+        return self.replace(**moved)
 
 
 class Sizes(NamedTuple):
@@ -96,7 +124,7 @@ class Cells:
     Attributes
     ----------
     counts
-        CSR matrix of raw counts, (n_cells, G), canonical.
+        Raw counts, (n_cells, G); a SciPy matrix is made compact.
     batch
         Code of each cell's batch, (n_cells,).
     label
@@ -111,7 +139,7 @@ class Cells:
         Names of the labels, in the order of their codes.
     """
 
-    counts: csr_matrix
+    counts: CompactCounts
     batch: np.ndarray
     label: np.ndarray
     batches: list
@@ -120,6 +148,7 @@ class Cells:
     classes: list = field(default_factory=list)
 
     def __post_init__(self):
+        object.__setattr__(self, "counts", compact(self.counts))
         if self.covariates is None:
             nothing = np.zeros((self.counts.shape[0], 0), dtype=np.float32)
             object.__setattr__(self, "covariates", Covariates({}, [], nothing, nothing))
@@ -127,7 +156,7 @@ class Cells:
     @cached_property
     def library_size(self) -> np.ndarray:
         """Total counts of each cell over the genes here, at least 1, (n_cells,)."""
-        return np.maximum(np.asarray(self.counts.sum(1)).ravel(), 1).astype(np.float64)
+        return np.maximum(self.counts.library_size, 1).astype(np.float64)
 
     @property
     def generators(self) -> list:
@@ -147,26 +176,18 @@ class Cells:
 
     def take(self, rows: np.ndarray) -> Minibatch:
         """Return the cells `rows` as a minibatch."""
-        block = self.counts[rows]
-        dense = torch.from_numpy(block.toarray().astype(np.float32))
-        row = np.repeat(np.arange(len(rows)), np.diff(block.indptr))
-        entries = Entries(
-            torch.from_numpy(row),
-            torch.from_numpy(block.indices.astype(np.int64)),
-            torch.from_numpy(block.data).float(),
-        )
+        block = self.counts.take(rows)
         one_hot = torch.nn.functional.one_hot(
             torch.from_numpy(self.batch[rows].astype(np.int64)), len(self.batches)
         )
         minibatch = Minibatch(
-            dense,
-            entries,
-            dense.sum(1, keepdim=True).clamp(min=1),
+            block,
+            torch.from_numpy(self.library_size[rows]).float()[:, None],
             one_hot.float(),
             torch.from_numpy(self.covariates.one_hot[rows]),
             torch.from_numpy(self.covariates.values[rows]),
             torch.from_numpy(self.label[rows].astype(np.int64)),
-            rows=torch.from_numpy(np.asarray(rows, dtype=np.int64)),
+            torch.from_numpy(np.asarray(rows, dtype=np.int64)),
         )
         return minibatch if self.device == "cpu" else minibatch.to(self.device)
 

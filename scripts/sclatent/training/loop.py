@@ -68,9 +68,7 @@ def broken_weight(model) -> str:
 
 def some_cells(minibatch) -> str:
     """Say how many cells a minibatch has and, where it knows, the rows of the first five."""
-    text = f"{len(minibatch.counts)} cells"
-    if minibatch.rows is None:
-        return text
+    text = f"{len(minibatch)} cells"
     rows = minibatch.rows.tolist()
     return f"{text}, in rows {', '.join(map(str, rows[:5]))}{', ...' if len(rows) > 5 else ''}"
 
@@ -136,7 +134,7 @@ def gather(cells: Cells, rows, size: int, labelled: str, generator):
         if labelled != "minibatch":
             even = labelled == "balanced"
             drawn = rows[draw_labelled(cells.label[rows], len(part), even, generator)]
-            minibatch = minibatch._replace(labelled=cells.take(drawn))
+            minibatch = minibatch.replace(labelled=cells.take(drawn))
         yield minibatch
 
 
@@ -200,8 +198,8 @@ def run_epoch(model, minibatches, plan: Training, optimiser, schedule: Schedule)
             raise Diverged(schedule.place, model, loss, minibatch)
         optimiser.step()
         schedule.advance()
-        sums += values * len(minibatch.counts)
-        n_cells += len(minibatch.counts)
+        sums += values * len(minibatch)
+        n_cells += len(minibatch)
     return Loss(*(sums / n_cells))
 
 

@@ -23,7 +23,7 @@ def minibatch(cells):
     """Eight cells: batches 0 and 1 in turn; labels 0, 1, hidden, hidden, and again."""
     label = torch.tensor([0, 1, -1, -1] * 2)
     batch = torch.eye(2)[torch.arange(8) % 2]
-    return cells.take(ROWS[:8])._replace(label=label, batch=batch)
+    return cells.take(ROWS[:8]).replace(label=label, batch=batch)
 
 
 def test_a_theta_per_gene_is_the_same_in_every_cell(minibatch):
@@ -55,7 +55,7 @@ def test_a_theta_per_cell_is_log_linear_in_the_hidden_state(minibatch):
 )
 def test_gradients_reach_only_the_rows_in_use(minibatch, module, rows, unused):
     batch = torch.nn.functional.pad(minibatch.batch, (0, module.log_theta.shape[0] - 2))[:, :3]
-    module(HIDDEN, minibatch._replace(batch=batch)).sum().backward()
+    module(HIDDEN, minibatch.replace(batch=batch)).sum().backward()
     assert (module.log_theta.grad[rows] > 0).all()
     assert not module.log_theta.grad[unused].any()
 

@@ -95,7 +95,7 @@ def test_a_model_is_loaded_together_with_the_cells_as_it_saw_them(cells, tmp_pat
     obs["batch"] = pd.Categorical(np.array(cells.batches)[cells.batch])
     obs["cell_type"] = pd.Categorical(np.where(seen, np.array(cells.classes)[cells.label], "rare"))
     obs["labels_split"] = np.where(ROWS == 1, "test", "train")
-    adata = anndata.AnnData(cells.counts, obs=obs, var=pd.DataFrame(index=GENES))
+    adata = anndata.AnnData(cells.counts.to_csr(), obs=obs, var=pd.DataFrame(index=GENES))
     again, found = saved.load_for(tmp_path / "m", adata)
     minibatch = cells.take(ROWS[:10])
     assert torch.equal(model.latent(minibatch), again.latent(minibatch))

@@ -185,7 +185,7 @@ def test_the_mean_loss_weighs_every_cell_alike(cells):
 
 def test_predictions_are_in_the_order_of_the_cells(cells):
     found = predict(lambda minibatch: minibatch.counts, cells, size=7)
-    assert np.array_equal(found, cells.counts.toarray())
+    assert np.array_equal(found, cells.counts.to_csr().toarray())
 
 
 def test_progress_names_epoch_loss_and_time_left(cells, capsys):
