@@ -39,7 +39,7 @@ class Minibatch:
     labelled: Minibatch | None = None  # other cells, drawn for their labels
 
     def __len__(self) -> int:
-        """The number of cells, B."""
+        """Return the number of cells, B."""
         return len(self.rows)
 
     @cached_property
