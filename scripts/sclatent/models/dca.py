@@ -47,8 +47,10 @@ import torch
 from scipy.sparse import diags
 from torch import Tensor, nn
 
+from sclatent.kernels.operators import Rows, active
 from sclatent.models.heads import build_output
 from sclatent.models.likelihoods import ZeroInflatedNegativeBinomial, dispersion_from_moments
+from sclatent.models.networks import through
 from sclatent.models.posterior import Draw
 from sclatent.training.loader import Cells, Minibatch
 from sclatent.training.loop import Loss
@@ -99,8 +101,19 @@ class DCA(nn.Module):
 
     def latent(self, minibatch: Minibatch) -> Tensor:
         """Return the bottleneck of each cell, (B, L)."""
-        logs = torch.log1p(minibatch.counts / self.size_factor(minibatch))
-        return self.bottleneck(self.encoder((logs - self.input_mean) / self.input_sd))
+        x = self.inputs(minibatch)
+        for layer in self.encoder:
+            x = through(layer, x)
+        return self.bottleneck(x)
+
+    def inputs(self, minibatch: Minibatch) -> Tensor | Rows:
+        """Return the standardised log counts that the encoder sees, (B, G)."""
+        size_factor = self.size_factor(minibatch)
+        if active() and not (self.training and self.settings.input_dropout):
+            moments = (self.input_mean, self.input_sd)
+            return active().standardised(minibatch, size_factor, *moments)
+        logs = torch.log1p(minibatch.counts / size_factor)
+        return (logs - self.input_mean) / self.input_sd
 
     def decode(self, minibatch: Minibatch, z: Tensor, log_library: Tensor):
         """Return p(x | z, l) of a minibatch: a distribution with (B, G) values."""
@@ -114,9 +127,16 @@ class DCA(nn.Module):
 
     def loss(self, minibatch: Minibatch, kl_weight: float, done: float = 1.0) -> Loss:
         """Return -log p(x) per cell, and the penalties in the total; there is no KL to weigh."""
-        p_x = self.draw(minibatch).counts
-        reconstruction = -p_x.log_prob(minibatch.entries).mean()
-        total = reconstruction + self.weight_penalty() + self.zero_penalty(p_x)
+        z, log_library = self.latent(minibatch), minibatch.library_size.log()
+        if active() and self.output.fast and not self.settings.ridge:
+            log_size = log_library - self.median_size.log()
+            reconstruction = self.output.loss(self.decoder(z), log_size, minibatch)
+            penalty = 0.0
+        else:
+            p_x = self.decode(minibatch, z, log_library)
+            reconstruction = -p_x.log_prob(minibatch.entries).mean()
+            penalty = self.zero_penalty(p_x)
+        total = reconstruction + self.weight_penalty() + penalty
         return Loss(total, reconstruction, reconstruction.new_zeros(()))
 
     def weight_penalty(self) -> Tensor | float:

@@ -1,12 +1,16 @@
 """The inverse dispersion theta of the counts: per gene, per gene and group, or per cell.
 
-Each is a module that maps a hidden state of the decoder and a minibatch to log theta.
+Each is a module that maps a hidden state of the decoder and a minibatch to log theta; `thetas` says
+the same to the kernels.
 
 Letters for shapes: B cells, G genes, H hidden units.
 """
 
 import torch
 from torch import Tensor, nn
+
+from sclatent.kernels.likelihood import LOG_THETA
+from sclatent.kernels.operators import Head, Table, Thetas
 
 LOWEST, HIGHEST = -9.2, 13.8
 """Bounds of log theta: theta from 1e-4 to 1e6."""
@@ -27,6 +31,15 @@ class GeneDispersion(nn.Module):
         """Return log theta, (G,)."""
         return self.log_theta.clamp(LOWEST, HIGHEST)
 
+    def thetas(self, hidden: Tensor, minibatch) -> Table:
+        """Return what the kernels look up."""
+        log_theta = self.log_theta.clamp(LOWEST, HIGHEST)
+        return Table(log_theta.view(-1, log_theta.shape[-1]), self.row(minibatch))
+
+    def row(self, minibatch) -> Tensor:
+        """Return which row each cell has, (B,)."""
+        return torch.zeros(len(minibatch), dtype=torch.int64)
+
 
 class BatchDispersion(GeneDispersion):
     """One theta per gene and batch."""
@@ -39,6 +52,10 @@ class BatchDispersion(GeneDispersion):
         """Return log theta, (B, G)."""
         return minibatch.batch @ self.log_theta.clamp(LOWEST, HIGHEST)
 
+    def row(self, minibatch) -> Tensor:
+        """Return which row each cell has, (B,)."""
+        return minibatch.batch.argmax(1)
+
 
 class LabelDispersion(GeneDispersion):
     """One theta per gene and label; the cells whose label is hidden share the last row."""
@@ -50,6 +67,10 @@ class LabelDispersion(GeneDispersion):
     def forward(self, hidden: Tensor, minibatch) -> Tensor:
         """Return log theta, (B, G)."""
         return self.log_theta.clamp(LOWEST, HIGHEST)[minibatch.label]
+
+    def row(self, minibatch) -> Tensor:
+        """Return which row each cell has, (B,)."""
+        return minibatch.label % len(self.log_theta)
 
 
 class CellDispersion(nn.Module):
@@ -66,6 +87,10 @@ class CellDispersion(nn.Module):
     def forward(self, hidden: Tensor, minibatch) -> Tensor:
         """Return log theta, (B, G)."""
         return self.log_theta(hidden).clamp(LOWEST, HIGHEST)
+
+    def thetas(self, hidden: Tensor, minibatch) -> Thetas:
+        """Return what the kernels compute."""
+        return Thetas(Head.of(hidden, self.log_theta), LOG_THETA, (LOWEST, HIGHEST))
 
 
 def build_dispersion(name: str, sizes, n_hidden: int) -> nn.Module:

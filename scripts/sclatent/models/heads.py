@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from sclatent.kernels.likelihood import EXPONENTIAL, SOFTPLUS_THETA
+from sclatent.kernels.operators import Head, Table, Thetas, counts_loss
 from sclatent.models.likelihoods import (
     NegativeBinomial,
     Normal,
@@ -39,6 +41,10 @@ class GeneTheta(nn.Module):
         """Return log theta, (G,)."""
         return self.log_theta.clamp(math.log(1e-3), math.log(1e4))
 
+    def thetas(self, hidden: Tensor) -> Table:
+        """Return what the kernels look up."""
+        return Table(self(hidden)[None], torch.zeros(len(hidden), dtype=torch.int64))
+
 
 class CellTheta(nn.Linear):
     """A theta per cell and gene: softplus of a linear map of the hidden state."""
@@ -51,6 +57,10 @@ class CellTheta(nn.Linear):
     def forward(self, hidden: Tensor) -> Tensor:
         """Return log theta, (B, G)."""
         return softplus(super().forward(hidden)).clamp(1e-4, 1e4).log()
+
+    def thetas(self, hidden: Tensor) -> Thetas:
+        """Return what the kernels compute."""
+        return Thetas(Head(hidden, self.weight, self.bias), SOFTPLUS_THETA, (1e-4, 1e4))
 
 
 class SharedTheta(CellTheta):
@@ -101,6 +111,7 @@ class NormalOutput(nn.Module):
     """Normal with unit variance around s times a linear map."""
 
     n_heads = 1
+    fast = False
 
     def __init__(self, n_hidden: int, n_genes: int):
         super().__init__()
@@ -119,6 +130,7 @@ class PoissonOutput(nn.Module):
     """Poisson; the head gives the log mean."""
 
     n_heads = 1
+    fast = True
 
     def __init__(self, n_hidden: int, n_genes: int):
         super().__init__()
@@ -132,6 +144,15 @@ class PoissonOutput(nn.Module):
         """Return p(x | z, s)."""
         return Poisson(clip(self.mean(hidden[0])) + log_size)
 
+    def loss(self, hidden: list[Tensor], log_size: Tensor, minibatch) -> Tensor:
+        """Return the mean of -log p(x | z, s) by the kernels, where `fast` says they know it."""
+        mean = Head.of(hidden[0], self.mean)
+        return counts_loss(minibatch, EXPONENTIAL, mean, log_size, *self.others(hidden))
+
+    def others(self, hidden: list[Tensor]) -> tuple:
+        """Return thetas and logits of extra zeros for the kernels."""
+        return None, None
+
 
 class NegativeBinomialOutput(PoissonOutput):
     """Negative binomial; `theta` is the class of its second head."""
@@ -141,6 +162,7 @@ class NegativeBinomialOutput(PoissonOutput):
     def __init__(self, n_hidden: int, n_genes: int, theta: type):
         super().__init__(n_hidden, n_genes)
         self.theta = theta(n_hidden, n_genes)
+        self.fast = theta is not SharedTheta
 
     def start_from(self, mean: Tensor, log_theta: Tensor) -> None:
         """Start at the genes' means and log theta, (G,) each."""
@@ -152,6 +174,10 @@ class NegativeBinomialOutput(PoissonOutput):
         log_mean = self.mean(hidden[0])
         return NegativeBinomial(clip(log_mean) + log_size, self.theta(hidden[1]))
 
+    def others(self, hidden: list[Tensor]) -> tuple:
+        """Return thetas and logits of extra zeros for the kernels."""
+        return self.theta.thetas(hidden[1]), None
+
 
 class ZeroInflatedOutput(NegativeBinomialOutput):
     """Negative binomial with extra zeros; `pi` is the class of its third head."""
@@ -161,12 +187,18 @@ class ZeroInflatedOutput(NegativeBinomialOutput):
     def __init__(self, n_hidden: int, n_genes: int, theta: type, pi: type):
         super().__init__(n_hidden, n_genes, theta)
         self.pi = pi(n_hidden, n_genes)
+        self.fast = pi is CellPi
 
     def forward(self, hidden: list[Tensor], log_size: Tensor) -> ZeroInflatedNegativeBinomial:
         """Return p(x | z, s)."""
         log_mean = self.mean(hidden[0])
         pi = self.pi(hidden[2], log_mean)
         return ZeroInflatedNegativeBinomial(clip(log_mean) + log_size, self.theta(hidden[1]), pi)
+
+    def others(self, hidden: list[Tensor]) -> tuple:
+        """Return thetas and logits of extra zeros for the kernels."""
+        pi = Head(hidden[2], self.pi.weight, self.pi.bias)
+        return self.theta.thetas(hidden[1]), pi
 
 
 OUTPUTS = {

@@ -44,8 +44,9 @@ class ObservedLibrary(nn.Module):
 
     def draw(self, inputs: Tensor, minibatch, covariates: Tensor | None) -> Library:
         """Return the log of the total; it costs nothing."""
-        nothing = inputs.new_zeros(len(inputs))
-        return Library(minibatch.library_size.log(), nothing, nothing)
+        log_size = minibatch.library_size.log()
+        nothing = torch.zeros_like(log_size[:, 0])
+        return Library(log_size, nothing, nothing)
 
 
 class LatentLibrary(nn.Module):

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import batch_norm
 
+from sclatent.kernels.layer import activation
+from sclatent.kernels.operators import Rows, active
 from sclatent.models.likelihoods import LOG_TWO_PI
 
 
@@ -28,14 +30,20 @@ class Layers(nn.Module):
     def forward(self, x: Tensor, covariates: Tensor | None = None) -> Tensor:
         """Return the last hidden state, (B, H)."""
         for linear, norm in zip(self.linear, self.norm, strict=True):
-            x = self.dropout(torch.relu(norm(linear(append(x, covariates)))))
+            x = self.activate(norm, through(linear, append(x, covariates)))
         return x
+
+    def activate(self, norm: nn.BatchNorm1d, x: Tensor) -> Tensor:
+        """Return dropout(relu(norm(x))), (B, H)."""
+        if self.training and active():
+            return activation(norm, x, self.dropout.p)
+        return self.dropout(torch.relu(norm(x)))
 
     def settled(self, x: Tensor, covariates: Tensor | None = None) -> Tensor:
         """Return the last hidden state as in use: running statistics, no dropout, (B, H)."""
         for linear, norm in zip(self.linear, self.norm, strict=True):
             known = (norm.running_mean, norm.running_var, norm.weight, norm.bias)
-            x = torch.relu(batch_norm(linear(append(x, covariates)), *known, eps=norm.eps))
+            x = torch.relu(batch_norm(through(linear, append(x, covariates)), *known, eps=norm.eps))
         return x
 
 
@@ -97,9 +105,16 @@ def head(decoder: Layers | Append, n_genes: int) -> nn.Module:
     return nn.Linear(decoder.n_out, n_genes)
 
 
-def append(x: Tensor, covariates: Tensor | None) -> Tensor:
+def through(layer: nn.Module, x: Tensor | Rows):
+    """Return what a layer makes of `x`."""
+    return x.through(layer) if isinstance(x, Rows) else layer(x)
+
+
+def append(x: Tensor | Rows, covariates: Tensor | None) -> Tensor | Rows:
     """Return `x` (B, n) with the covariates (B, C) at its side; None stands for none."""
-    return x if covariates is None else torch.cat([x, covariates], 1)
+    if covariates is None:
+        return x
+    return x.beside(covariates) if isinstance(x, Rows) else torch.cat([x, covariates], 1)
 
 
 def sample(mean: Tensor, variance: Tensor) -> Tensor:

@@ -100,8 +100,7 @@ class SCANVI(nn.Module):
         mean, variance = self.scvi.encoder(inputs, columns)
         z1 = sample(mean, variance)  # (B, L)
         library = self.scvi.library.draw(inputs, minibatch, columns)
-        p_x = self.scvi.decode(minibatch, z1, library.log_size)
-        reconstruction = -p_x.log_prob(minibatch.entries).mean()
+        reconstruction = self.scvi.reconstruction(minibatch, z1, library.log_size)
         log_w = self.type_weights(self.classify(z1), minibatch.label)  # (B, K)
         z1_prior, kl_z2 = self.second_level(z1)  # (B, K) each
         w = log_w.exp()

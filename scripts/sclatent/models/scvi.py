@@ -31,6 +31,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sclatent.kernels.likelihood import SOFTMAX
+from sclatent.kernels.operators import Head, active, counts_loss
 from sclatent.models.adversary import Discriminator
 from sclatent.models.dispersions import build_dispersion
 from sclatent.models.libraries import build_library
@@ -40,7 +42,7 @@ from sclatent.models.likelihoods import (
     ZeroInflatedNegativeBinomial,
     dispersion_from_moments,
 )
-from sclatent.models.networks import Append, Gaussian, Layers, head, log_normal, sample
+from sclatent.models.networks import Append, Gaussian, Layers, append, head, log_normal, sample
 from sclatent.models.posterior import Draw
 from sclatent.models.priors import build_prior, spread_rows
 from sclatent.training.loader import Cells, Minibatch, Sizes
@@ -115,11 +117,12 @@ class SCVI(nn.Module):
 
     def inputs(self, minibatch: Minibatch) -> tuple[Tensor, Tensor | None]:
         """Return what the encoders see: log1p counts, and covariates if `encode_covariates`."""
-        logs = torch.log1p(minibatch.counts)
+        fast = active()
+        logs = fast.logs(minibatch) if fast else torch.log1p(minibatch.counts)
         if not self.settings.encode_covariates:
             return logs, None
         numbers, columns = self.covariates(minibatch)
-        return torch.cat([logs, numbers], 1), columns
+        return append(logs, numbers), columns
 
     def posterior(self, minibatch: Minibatch) -> tuple[Tensor, Tensor]:
         """Return mean and variance of q(z|x), each (B, L)."""
@@ -127,10 +130,15 @@ class SCVI(nn.Module):
 
     def decode(self, minibatch: Minibatch, z: Tensor, log_library: Tensor):
         """Return p(x | z, s, l) of a minibatch: a distribution with (B, G) values."""
-        numbers, columns = self.covariates(minibatch)
-        hidden = self.decoder(torch.cat([z, numbers], 1), columns)
+        hidden = self.hidden(minibatch, z)
         with torch.autocast(hidden.device.type, enabled=False):  # the likelihood never is
-            return self.distribution(hidden.to(numbers), minibatch, log_library.to(numbers))
+            hidden, log_library = hidden.to(minibatch.batch), log_library.to(minibatch.batch)
+            return self.distribution(hidden, minibatch, log_library)
+
+    def hidden(self, minibatch: Minibatch, z: Tensor) -> Tensor:
+        """Return the decoder's hidden state given z and s, (B, H)."""
+        numbers, columns = self.covariates(minibatch)
+        return self.decoder(torch.cat([z, numbers], 1), columns)
 
     def distribution(self, hidden: Tensor, minibatch: Minibatch, log_library: Tensor):
         """Return the distribution of the counts given the decoder's hidden state, (B, H)."""
@@ -142,6 +150,19 @@ class SCVI(nn.Module):
         if self.settings.likelihood == "zinb":
             return ZeroInflatedNegativeBinomial(log_rate, log_theta, self.dropout_logit(hidden))
         return NegativeBinomial(log_rate, log_theta)
+
+    def reconstruction(self, minibatch: Minibatch, z: Tensor, log_library: Tensor) -> Tensor:
+        """Return the mean over the cells of -log p(x | z, s, l), ()."""
+        if not active():
+            p_x = self.decode(minibatch, z, log_library)
+            return -p_x.log_prob(minibatch.entries).mean()
+        hidden = self.hidden(minibatch, z)
+        likelihood, theta, pi = self.settings.likelihood, None, None
+        if likelihood != "poisson":
+            theta = self.dispersion.thetas(hidden, minibatch)
+        if likelihood == "zinb":
+            pi = Head.of(hidden, self.dropout_logit)
+        return counts_loss(minibatch, SOFTMAX, Head.of(hidden, self.share), log_library, theta, pi)
 
     def loss(self, minibatch: Minibatch, kl_weight: float, done: float = 1.0) -> Loss:
         """Return the negative ELBO per cell, its KL term for z multiplied by `kl_weight`.
@@ -159,8 +180,7 @@ class SCVI(nn.Module):
         mean, variance = self.encoder(inputs, columns)
         z = sample(mean, variance)  # (B, L)
         library = self.library.draw(inputs, minibatch, columns)
-        p_x = self.decode(minibatch, z, library.log_size)
-        reconstruction = -p_x.log_prob(minibatch.entries).mean()
+        reconstruction = self.reconstruction(minibatch, z, library.log_size)
         kl_z = self.prior.kl(z, mean, variance, self.encoder.settled).mean()
         kl_l = library.kl.mean()
         total = reconstruction + kl_weight * kl_z + kl_l

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_, get_total_norm
 
 from sclatent.errors import InputError
+from sclatent.kernels.operators import active
 from sclatent.training.loader import Cells, draw_labelled, shuffled, slices
 from sclatent.training.plan import Schedule, Training
 
@@ -105,6 +106,12 @@ def fit(
     Diverged
         At the first loss or gradient that is not finite.
     """
+    with plan.computing():
+        return learn(model, cells, train, validation, plan, seed, labelled)
+
+
+def learn(model, cells: Cells, train, validation, plan: Training, seed: int, labelled: str) -> list:
+    """Do what `fit` says with the kernels in use."""
     n_epochs = plan.n_epochs(len(train), len(validation))
     schedule = Schedule(n_epochs, len(slices(len(train), plan.minibatch)), plan)
     optimiser = plan.optimise(model)
@@ -209,6 +216,8 @@ def clip(optimiser, plan: Training) -> float:
     Returns the sum of the norms before. Where it is not finite, the gradients stay as they are.
     """
     groups = [group["params"] for group in optimiser.param_groups]
+    if kernels := active():
+        kernels.finish()
     norms = [get_total_norm([w.grad for w in group if w.grad is not None]) for group in groups]
     total = float(sum(norms))
     if math.isfinite(total):

@@ -1,10 +1,15 @@
 """How a model is trained: the settings, and what follows from them at each step."""
 
+import contextlib
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 
+from sclatent.kernels.adam import Adam
+from sclatent.kernels.operators import Kernels, active
+from sclatent.kernels.team import Team
 from sclatent.training.loader import slices
 
 
@@ -13,6 +18,7 @@ class Training:
     """Settings of the loop, as in the config's section `training`."""
 
     threads: int = 1
+    precision: str = "auto"
     minibatch: int = 256
     n_steps: int = 3000
     cells_seen: float = 0
@@ -50,7 +56,21 @@ class Training:
             wanted = math.ceil(self.n_steps / len(slices(n_train, self.minibatch)))
         return min(max(wanted, self.min_epochs), self.max_epochs)
 
-    def optimise(self, model) -> torch.optim.Optimizer:
+    @contextlib.contextmanager
+    def computing(self) -> Iterator[None]:
+        """Let models compute as the settings say: by the kernels of a CPU, or in plain PyTorch."""
+        if self.precision == "plain" or self.device != "cpu":
+            yield
+            return
+        n_threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # the team shares the work out, in larger parts
+        try:
+            with Team(self.threads) as team, Kernels(self.precision, team):
+                yield
+        finally:
+            torch.set_num_threads(n_threads)
+
+    def optimise(self, model) -> torch.optim.Optimizer | Adam:
         """Return an optimiser of a model's weights, those of its opponent in a group of their own.
 
         The opponent's learning rate is 1e-3 throughout.
@@ -63,6 +83,8 @@ class Training:
         common = {"lr": self.learning_rate, "eps": self.epsilon, "weight_decay": self.weight_decay}
         if self.optimiser == "rmsprop":
             return torch.optim.RMSprop(groups, alpha=0.9, **common)
+        if kernels := active():
+            return Adam(groups, kernels.team, **common)
         return torch.optim.Adam(groups, fused=True, **common)
 
 

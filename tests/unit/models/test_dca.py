@@ -337,7 +337,15 @@ class MeanOverGenes(nn.Module):
 
 def test_epsilon_and_clip_grow_with_the_genes_as_the_loss_does(cells):
     plan = Training(minibatch=32, n_steps=40, optimiser="rmsprop", learning_rate=1e-3)
-    plan = replace(plan, schedule="plateau", plateau=1, warmup=0, clip_norm=0, weight_decay=0)
+    plan = replace(
+        plan,
+        precision="plain",
+        schedule="plateau",
+        plateau=1,
+        warmup=0,
+        clip_norm=0,
+        weight_decay=0,
+    )
     # A tight clip and large epsilon and margin, so that each has a part.
     there = replace(plan, epsilon=1e-3, clip_value=1e-3, plateau_margin=0.01)
     here = replace(plan, epsilon=0.04, clip_value=0.04, plateau_margin=0.4)
