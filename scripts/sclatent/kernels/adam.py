@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -38,7 +39,15 @@ class Adam:
         self.team = team
         self.n_steps = {p: torch.zeros(()) for p in self.parameters()}
         self.moments = {p: (torch.zeros_like(p), torch.zeros_like(p)) for p in self.parameters()}
-        self.pieces = [cut(group["params"], team.size) for group in self.param_groups]
+        self.pieces = [
+            [[self.piece(*of) for of in pieces] for pieces in cut(group["params"], team.size)]
+            for group in self.param_groups
+        ]
+
+    def piece(self, weight: Tensor, part: slice) -> Piece:
+        """Return a piece of a weight and of what belongs to it."""
+        flat = [tensor.detach().view(-1)[part] for tensor in (weight, *self.moments[weight])]
+        return Piece(weight, part, *flat, self.n_steps[weight])
 
     def parameters(self) -> list[Tensor]:
         """Return all weights, group by group."""
@@ -51,7 +60,6 @@ class Adam:
 
     def norms(self) -> list[float]:
         """Return the norm of the gradients of each group."""
-        self.team.finish()
         gradients = [
             [w.grad.view(-1) for w in group["params"] if w.grad is not None]
             for group in self.param_groups
@@ -60,37 +68,14 @@ class Adam:
 
     def step(self) -> None:
         """Move the weights that have a gradient."""
-        self.team.finish()
         steps = [steps for weight, steps in self.n_steps.items() if weight.grad is not None]
         torch._foreach_add_(steps, 1)
 
         def update(number: int) -> None:
             for group, pieces in zip(self.param_groups, self.pieces, strict=True):
-                self.update(group, [piece for piece in pieces[number] if piece[0].grad is not None])
+                move(group, [piece for piece in pieces[number] if piece.weight.grad is not None])
 
         self.team.each(update)
-
-    @torch.no_grad()
-    def update(self, group: dict, pieces: list) -> None:
-        """Move pieces of a group's weights."""
-        if not pieces:
-            return
-        moments = [self.moments[weight] for weight, _ in pieces]
-        torch._fused_adam_(
-            [weight.view(-1)[part] for weight, part in pieces],
-            gradients_of(pieces),
-            [first.view(-1)[part] for (first, _), (_, part) in zip(moments, pieces, strict=True)],
-            [second.view(-1)[part] for (_, second), (_, part) in zip(moments, pieces, strict=True)],
-            [],
-            [self.n_steps[weight] for weight, _ in pieces],
-            lr=group["lr"],
-            beta1=0.9,
-            beta2=0.999,
-            weight_decay=group["weight_decay"],
-            eps=group["eps"],
-            amsgrad=False,
-            maximize=False,
-        )
 
     def state_dict(self) -> dict:
         """Return steps and moments of each weight, by its place, and the settings of the groups."""
@@ -111,6 +96,36 @@ class Adam:
             self.moments[weight][1].copy_(of["exp_avg_sq"])
         for group, settings in zip(self.param_groups, state["param_groups"], strict=True):
             group.update(settings)
+
+
+class Piece(NamedTuple):
+    """A part of a weight's values, with their moments and the steps taken."""
+
+    weight: Tensor
+    part: slice
+    values: Tensor
+    first: Tensor
+    second: Tensor
+    n_steps: Tensor
+
+
+@torch.no_grad()
+def move(group: dict, pieces: list[Piece]) -> None:
+    """Move pieces of a group's weights along their gradients."""
+    if not pieces:
+        return
+    _, _, values, first, second, n_steps = map(list, zip(*pieces, strict=True))
+    torch._fused_adam_(
+        *(values, [piece.weight.grad.view(-1)[piece.part] for piece in pieces], first, second),
+        *([], n_steps),
+        lr=group["lr"],
+        beta1=0.9,
+        beta2=0.999,
+        weight_decay=group["weight_decay"],
+        eps=group["eps"],
+        amsgrad=False,
+        maximize=False,
+    )
 
 
 def cut(weights: list[Tensor], n: int) -> list[list[tuple[Tensor, slice]]]:
@@ -137,7 +152,3 @@ def round_up(n: int) -> int:
     """Return the next multiple of `LANES`."""
     return -(-n // LANES) * LANES
 
-
-def gradients_of(pieces: list) -> list[Tensor]:
-    """Return the gradients of pieces of weights, of those that have one."""
-    return [w.grad.reshape(-1)[part] for w, part in pieces if w.grad is not None]

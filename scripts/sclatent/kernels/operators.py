@@ -11,7 +11,6 @@ Letters for shapes: B cells of a minibatch, G genes, H hidden units, C columns b
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -80,32 +79,16 @@ class Kernels:
 
     def logs(self, minibatch) -> Rows:
         """Return log1p of the counts of a minibatch, (B, G)."""
-        block = minibatch.block
-
-        def spread(_, part: slice) -> None:
-            spread_logs(tuple(block[:3]), LOG1P, array(dense), part.start, part.stop)
-
-        dense = torch.empty((len(minibatch), block.n_genes), dtype=self.dtype)
-        self.team.share(spread, len(minibatch))
-        return Rows(self, dense)
+        return Rows(self, minibatch.block, spread_logs, (LOG1P,))
 
     def standardised(self, minibatch, size_factor: Tensor, mean: Tensor, sd: Tensor) -> Rows:
         """Return (log1p(counts / size factor) - mean) / sd of a minibatch, (B, G).
 
         `size_factor` is (B, 1), `mean` and `sd` are (G,).
         """
-        block, size = minibatch.block, size_factor[:, 0].numpy()
-        nothing = array(self.narrow(-mean / sd))
-
-        def spread(_, part: slice) -> None:
-            moments = (mean.numpy(), sd.numpy(), nothing)
-            spread_standardised(
-                tuple(block[:3]), size, *moments, array(dense), part.start, part.stop
-            )
-
-        dense = torch.empty((len(minibatch), block.n_genes), dtype=self.dtype)
-        self.team.share(spread, len(minibatch))
-        return Rows(self, dense)
+        nothing = self.narrow(-mean / sd)
+        given = tuple(map(array, (size_factor[:, 0], mean, sd, nothing)))
+        return Rows(self, minibatch.block, spread_standardised, given)
 
 
 def multiplies_bfloat16() -> bool:
@@ -119,64 +102,82 @@ def array(tensor: Tensor) -> np.ndarray:
     return (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
 
 
-@dataclass(frozen=True)
 class Rows:
-    """A matrix of counts, transformed, and columns beside it; only multiplied with weights."""
+    """A matrix of counts, transformed, and columns beside it; only multiplied with weights.
 
-    kernels: Kernels
-    dense: Tensor  # (B, G), in the numbers of the products
-    columns: Tensor | None = None  # (B, C) float32; they get no gradient
+    Parameters
+    ----------
+    kernels
+        How it is multiplied.
+    block
+        The counts of a minibatch.
+    spread, given
+        A kernel that fills dense rows from the block, and what it needs beside it.
+    columns
+        (B, C) float32; they get no gradient.
+    """
+
+    def __init__(self, kernels: Kernels, block, spread, given: tuple, columns=None):
+        self.kernels, self.block, self.spread, self.given = kernels, block, spread, given
+        self.columns: Tensor | None = columns
+        shape = (len(block.indptr) - 1, block.n_genes)
+        self.dense, self.filled = torch.empty(shape, dtype=kernels.dtype), False
+
+    def fill(self, part: slice) -> None:
+        """Fill dense rows, unless all are filled."""
+        if not self.filled:
+            block = tuple(self.block[:3])
+            self.spread(block, *self.given, array(self.dense), part.start, part.stop)
 
     def beside(self, columns: Tensor) -> Rows:
         """Return the matrix with further columns at its side."""
         if self.columns is not None:
             columns = torch.cat([self.columns, columns], 1)
-        return replace(self, columns=columns)
+        return Rows(self.kernels, self.block, self.spread, self.given, columns)
 
     def through(self, layer: nn.Module):
         """Return what a linear layer makes of the matrix, (B, H); other layers leave it."""
         if not isinstance(layer, nn.Linear):
             return self
-        return RowsProduct.apply(self.kernels, self.dense, self.columns, layer.weight, layer.bias)
+        return RowsProduct.apply(self, layer.weight, layer.bias)
 
 
 class RowsProduct(Function):
     """The linear map of a `Rows`: x W' + b, (B, H)."""
 
     @staticmethod
-    def forward(ctx, kernels, dense, columns, weight, bias):
+    def forward(ctx, rows, weight, bias):
         """Return the map of the rows."""
-        n_genes = dense.shape[1]
-        narrow = kernels.narrow(weight[:, :n_genes])
-        product = dense.new_empty((len(dense), len(weight)))
+        n_genes, kernels, dense = rows.block.n_genes, rows.kernels, rows.dense
+        narrow = kernels.narrow(weight[:, :n_genes]).t()
+        result = torch.empty((len(dense), len(weight)))
 
         def multiply(_, part: slice) -> None:
-            torch.mm(dense[part], narrow.t(), out=product[part])
+            rows.fill(part)
+            torch.add(torch.mm(dense[part], narrow), bias, out=result[part])
 
         kernels.team.share(multiply, len(dense))
-        result = product.float().add_(bias)
-        if columns is not None:
-            result.addmm_(columns, weight[:, n_genes:].t())
-        ctx.kernels, ctx.columns = kernels, columns
-        ctx.save_for_backward(dense, weight)
+        rows.filled = True
+        if rows.columns is not None:
+            result.addmm_(rows.columns, weight[:, n_genes:].t())
+        ctx.rows, ctx.shape = rows, weight.shape
         return result
 
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient):
         """Return the gradients of weight and bias."""
-        dense, weight = ctx.saved_tensors
-        n_genes = dense.shape[1]
-        by_weight = torch.empty_like(weight)
-        narrow = ctx.kernels.narrow(gradient).t()
+        rows, by_weight = ctx.rows, torch.empty(ctx.shape)
+        n_genes = rows.block.n_genes
+        narrow = rows.kernels.narrow(gradient).t()
 
         def multiply(_, part: slice) -> None:
-            by_weight[part, :n_genes] = torch.mm(narrow[part], dense)
+            by_weight[part, :n_genes] = torch.mm(narrow[part], rows.dense)
 
-        ctx.kernels.team.share(multiply, len(weight), 16)
-        if ctx.columns is not None:
-            torch.mm(gradient.t(), ctx.columns, out=by_weight[:, n_genes:])
-        return None, None, None, by_weight, gradient.sum(0)
+        rows.kernels.team.share(multiply, len(by_weight), 16)
+        if rows.columns is not None:
+            torch.mm(gradient.t(), rows.columns, out=by_weight[:, n_genes:])
+        return None, by_weight, gradient.sum(0)
 
 
 class Head(NamedTuple):

@@ -1,7 +1,7 @@
 """What the latent state is drawn from: p(z).
 
-Every prior has `log_prob(z, encode)` and `kl(z, mean, variance, encode)`, of each cell in nats.
-`encode` is the encoder q(z|x) as a function of its input; only the VampPrior looks at it.
+Every prior has `log_prob(z, encode)`, of each cell in nats, and `draw(mean, variance, encode)`: a
+sample of q(z|x) with KL(q(z|x) || p(z)) of each cell. `encode` is the encoder q(z|x) as a function of its input; only the VampPrior looks at it.
 
 Letters for shapes: B cells, G genes, L latent dimensions, K components, C covariate columns.
 """
@@ -10,7 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sclatent.models.networks import kl_standard_normal, log_normal
+from sclatent.kernels.latent import normal_draw
+from sclatent.kernels.operators import active
+from sclatent.models.networks import kl_standard_normal, log_normal, sample
 
 
 class StandardNormal(nn.Module):
@@ -20,9 +22,11 @@ class StandardNormal(nn.Module):
         """Return log p(z), (B,), for z (B, L)."""
         return log_normal(z, z.new_zeros(()), z.new_ones(()))
 
-    def kl(self, z: Tensor, mean: Tensor, variance: Tensor, encode=None) -> Tensor:
-        """Return KL(q(z|x) || p(z)) in closed form, (B,)."""
-        return kl_standard_normal(mean, variance)
+    def draw(self, mean: Tensor, variance: Tensor, encode=None) -> tuple[Tensor, Tensor]:
+        """Return a sample of q(z|x), (B, L), and KL(q(z|x) || p(z)) in closed form, (B,)."""
+        if active():
+            return normal_draw(mean, variance)
+        return sample(mean, variance), kl_standard_normal(mean, variance)
 
 
 class Mixture(nn.Module):
@@ -42,9 +46,13 @@ class Mixture(nn.Module):
         log_p = log_normal(z.unsqueeze(1), mean, variance)  # (B, K)
         return torch.logsumexp(torch.log_softmax(self.logits, 0) + log_p, 1)
 
-    def kl(self, z: Tensor, mean: Tensor, variance: Tensor, encode=None) -> Tensor:
-        """Return log q(z|x) - log p(z) for the sample z, (B,); its mean is the KL divergence."""
-        return log_normal(z, mean, variance) - self.log_prob(z, encode)
+    def draw(self, mean: Tensor, variance: Tensor, encode=None) -> tuple[Tensor, Tensor]:
+        """Return a sample z of q(z|x), (B, L), and log q(z|x) - log p(z) for it, (B,).
+
+        The mean of the latter is KL(q(z|x) || p(z)).
+        """
+        z = sample(mean, variance)
+        return z, log_normal(z, mean, variance) - self.log_prob(z, encode)
 
 
 class GaussianMixture(Mixture):

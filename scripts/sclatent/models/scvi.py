@@ -109,7 +109,9 @@ class SCVI(nn.Module):
 
     def covariates(self, minibatch: Minibatch) -> tuple[Tensor, Tensor | None]:
         """Return the standardised numbers, and the one-hot columns (B, C) or None."""
-        numbers = (minibatch.continuous - self.number_mean) / self.number_sd
+        numbers = minibatch.continuous
+        if self.sizes.continuous:
+            numbers = (numbers - self.number_mean) / self.number_sd
         if not self.sizes.columns:
             return numbers, None
         batch = [minibatch.batch] if self.sizes.batches > 1 else []
@@ -138,7 +140,7 @@ class SCVI(nn.Module):
     def hidden(self, minibatch: Minibatch, z: Tensor) -> Tensor:
         """Return the decoder's hidden state given z and s, (B, H)."""
         numbers, columns = self.covariates(minibatch)
-        return self.decoder(torch.cat([z, numbers], 1), columns)
+        return self.decoder(torch.cat([z, numbers], 1) if self.sizes.continuous else z, columns)
 
     def distribution(self, hidden: Tensor, minibatch: Minibatch, log_library: Tensor):
         """Return the distribution of the counts given the decoder's hidden state, (B, H)."""
@@ -178,11 +180,10 @@ class SCVI(nn.Module):
         """
         inputs, columns = self.inputs(minibatch)
         mean, variance = self.encoder(inputs, columns)
-        z = sample(mean, variance)  # (B, L)
+        z, kl_z = self.prior.draw(mean, variance, self.encoder.settled)  # (B, L), (B,)
         library = self.library.draw(inputs, minibatch, columns)
         reconstruction = self.reconstruction(minibatch, z, library.log_size)
-        kl_z = self.prior.kl(z, mean, variance, self.encoder.settled).mean()
-        kl_l = library.kl.mean()
+        kl_z, kl_l = kl_z.mean(), library.kl.mean()
         total = reconstruction + kl_weight * kl_z + kl_l
         fooled, recognised = self.play(minibatch, z, done)
         return Loss(total + fooled, reconstruction, kl_z + kl_l, recognised)

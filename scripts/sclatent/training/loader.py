@@ -7,6 +7,7 @@ one-hot covariates other than the batch, M numeric covariates.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import NamedTuple
@@ -331,6 +332,15 @@ def shuffled(rows: np.ndarray, size: int, generator: np.random.Generator) -> Ite
     for part in slices(len(order), size):
         # Sorted rows are gathered faster; the order within a minibatch does not matter.
         yield np.sort(order[part])
+
+
+def ahead(items: Iterator) -> Iterator:
+    """Yield what an iterator does; another thread makes the next item meanwhile."""
+    with ThreadPoolExecutor(1) as other:
+        coming = other.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = other.submit(next, items, None)
+            yield item
 
 
 def draw_labelled(

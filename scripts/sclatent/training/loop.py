@@ -20,8 +20,9 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_, get_total_norm
 
 from sclatent.errors import InputError
+from sclatent.kernels.adam import Adam
 from sclatent.kernels.operators import active
-from sclatent.training.loader import Cells, draw_labelled, shuffled, slices
+from sclatent.training.loader import Cells, ahead, draw_labelled, shuffled, slices
 from sclatent.training.plan import Schedule, Training
 
 
@@ -120,6 +121,7 @@ def learn(model, cells: Cells, train, validation, plan: Training, seed: int, lab
     progress, best, curve = Progress(n_epochs), Best(plan.keep), []
     for epoch in range(1, n_epochs + 1):
         minibatches = gather(cells, train, plan.minibatch, labelled, generator)
+        minibatches = ahead(minibatches) if plan.threads > 1 else minibatches
         learned = run_epoch(model, minibatches, plan, optimiser, schedule)
         checked = evaluate(model, cells, validation, plan.minibatch, seed)
         curve.append(describe_epoch(epoch, schedule, learned, checked))
@@ -218,11 +220,14 @@ def clip(optimiser, plan: Training) -> float:
     groups = [group["params"] for group in optimiser.param_groups]
     if kernels := active():
         kernels.finish()
-    norms = [get_total_norm([w.grad for w in group if w.grad is not None]) for group in groups]
+    if isinstance(optimiser, Adam):
+        norms = torch.tensor(optimiser.norms())
+    else:
+        norms = [get_total_norm([w.grad for w in group if w.grad is not None]) for group in groups]
     total = float(sum(norms))
     if math.isfinite(total):
         for group, norm in zip(groups, norms, strict=True):
-            if plan.clip_norm:
+            if plan.clip_norm and norm > plan.clip_norm:
                 clip_grads_with_norm_(group, plan.clip_norm, norm)
             if plan.clip_value:
                 clip_grad_value_(group, plan.clip_value)
