@@ -151,4 +151,3 @@ def cut(weights: list[Tensor], n: int) -> list[list[tuple[Tensor, slice]]]:
 def round_up(n: int) -> int:
     """Return the next multiple of `LANES`."""
     return -(-n // LANES) * LANES
-

@@ -51,18 +51,21 @@ def moments(x, momentum, eps, running_mean, running_variance, mean, one_over_sd)
 def activate(x, weight, bias, mean, one_over_sd, threshold, factor, seed, normal, kept, out):
     """Fill the normalised values, what of them passes ReLU and dropout, and the outcome, (B, H).
 
-    `kept` holds the factor of each value: 0, or 1 over the probability to be kept.
+    `kept` holds the factor of each value: 0, or 1 over the probability to be kept. NaN times 0 is
+    NaN: a broken weight is seen in the loss. Short loops over few arrays, as the compiler must see
+    that these do not overlap.
     """
     n, width = x.shape
     for b in range(n):
         for h in range(width):
             normal[b, h] = (x[b, h] - mean[h]) * one_over_sd[h]
         for h in range(width):
-            value = normal[b, h] * weight[h] + bias[h]
-            passes = value > ZERO and random_bits(seed, b * width + h) >= threshold
-            kept[b, h] = factor if passes else ZERO
-            # NaN passes on: a broken weight must be seen in the loss
-            out[b, h] = ZERO if kept[b, h] == ZERO and value == value else value * factor
+            out[b, h] = normal[b, h] * weight[h] + bias[h]
+        for h in range(width):
+            drawn = random_bits(seed, b * width + h) >= threshold
+            kept[b, h] = factor if drawn and out[b, h] > ZERO else ZERO
+        for h in range(width):
+            out[b, h] *= kept[b, h]
 
 
 @njit(**FAST)

@@ -18,9 +18,10 @@ def gather(indptr, genes, values, rows):
     there = np.empty(ends[-1], genes.dtype)
     counts = np.empty(ends[-1], values.dtype)
     for b in range(len(rows)):
-        start, n = indptr[rows[b]], ends[b + 1] - ends[b]
-        there[ends[b] : ends[b + 1]] = genes[start : start + n]
-        counts[ends[b] : ends[b + 1]] = values[start : start + n]
+        shift = indptr[rows[b]] - ends[b]
+        for place in range(ends[b], ends[b + 1]):
+            there[place] = genes[place + shift]
+            counts[place] = values[place + shift]
     return ends, there, counts
 
 
