@@ -1,7 +1,8 @@
 """What the latent state is drawn from: p(z).
 
 Every prior has `log_prob(z, encode)`, of each cell in nats, and `draw(mean, variance, encode)`: a
-sample of q(z|x) with KL(q(z|x) || p(z)) of each cell. `encode` is the encoder q(z|x) as a function of its input; only the VampPrior looks at it.
+sample of q(z|x) with KL(q(z|x) || p(z)) of each cell. `encode` is the encoder q(z|x) as a function
+of its input; only the VampPrior looks at it.
 
 Letters for shapes: B cells, G genes, L latent dimensions, K components, C covariate columns.
 """

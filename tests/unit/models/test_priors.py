@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from sclatent.models.networks import Gaussian, kl_standard_normal, log_normal, sample
+from sclatent.models.networks import Gaussian, kl_standard_normal, log_normal
 from sclatent.models.priors import GaussianMixture, StandardNormal, VampPrior, spread_rows
 from sclatent.models.scvi import Scvi, build_scvi
 
