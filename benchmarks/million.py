@@ -38,14 +38,15 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--overlay", type=Path, nargs="*", default=[], help="config files on top")
     parser.add_argument("--out", type=Path, default=ROOT / "results/bench/million")
     parser.add_argument(
-        "--scratch", type=Path, help="folder to work in and to keep; else a temporary one"
+        "--scratch", type=Path, help="folder to keep, where a run that was cut off goes on"
     )
     return parser.parse_args()
 
 
 def measure(given: argparse.Namespace, folder: Path) -> dict:
     """Simulate the counts, run the chain, and return what it took."""
-    source = folder.resolve() / "simulated.h5ad"
+    name = f"simulated_{given.cells}x{given.genes}_{given.detected}_{given.seed}.h5ad"
+    source = folder.resolve() / name
     began = time.perf_counter()
     if not source.is_file():
         write_simulated(source, given.cells, given.genes, given.detected * given.genes, given.seed)

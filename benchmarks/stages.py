@@ -18,8 +18,8 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = re.compile(r"\S*/tmp[a-z0-9_]+\.(\w+)\.py")
 """The copy of a rule's script that Snakemake runs, with the name of the rule."""
-INTERVAL = 0.1
-"""Seconds between two looks."""
+INTERVAL = 0.25
+"""Seconds between two looks, which cost 4 ms each."""
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -124,7 +124,7 @@ def watch(running: subprocess.Popen) -> Run:
                 f"{now:6.0f} s  {job.rule}: {job.seconds:.1f} s, {job.peak_mb:.0f} MB", flush=True
             )
         for pid, rule in found.items():
-            before = alive.get(pid, Job(rule, now, 0.0, 0.0, 0.0))
+            before = alive.get(pid, Job(rule, now - INTERVAL / 2, 0.0, 0.0, 0.0))
             parts = [table[part] for part in descendants(table, pid)]
             cpu = sum(part.cpu_seconds for part in parts)
             mb = max(sum(part.mb for part in parts), high_water(pid))
