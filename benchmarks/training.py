@@ -102,7 +102,7 @@ def main() -> None:
         pieces = run(given, Path(folder))
     conditions = pieces[0]["conditions"]
     notes = [
-        f"{given.repeats} repeats, medians; {given.threads} threads on both sides",
+        f"repeats: {given.repeats}, medians; threads of each side: {given.threads}",
         machine.sentence(conditions),
     ]
     if given.quick:
