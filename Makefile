@@ -1,10 +1,13 @@
-# make run         set up .venv if needed, then run the workflow on the embedded default
-# make test        set up .venv if needed, then run the tests
-# make test-peers  set up .venv-peers if needed, then run the tests against published tools
-# make parity      set up .venv-peers if needed, then train here and in scvi-tools, side by side
-# make check       format, lint, and Snakemake's own lint
-# make lock        resolve requirements.in and requirements-peers.in into the locks (needs uv)
-# make clean       delete results (never .venv, .venv-peers or resources)
+# make run             set up .venv if needed, then run the workflow on the embedded default
+# make test            set up .venv if needed, then run the tests
+# make test-peers      set up .venv-peers if needed, then run the tests against published tools
+# make parity          set up .venv-peers if needed, then train here and in scvi-tools, side by side
+# make bench-training  set up .venv-peers if needed, then time training here beside scvi-tools
+# make bench-scaling   set up .venv if needed, then time every stage on 10k to 300k simulated cells
+# make bench-million   set up .venv if needed, then time the chain on a million simulated cells
+# make check           format, lint, and Snakemake's own lint
+# make lock            resolve requirements.in and requirements-peers.in into the locks (needs uv)
+# make clean           delete results (never .venv, .venv-peers or resources)
 
 SHELL := /bin/bash
 CORES ?= all
@@ -15,7 +18,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 # uv reads another variable than pip for folders with wheels
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 
-.PHONY: run test test-peers parity check format lock clean
+.PHONY: run test test-peers parity bench-training bench-scaling bench-million check format lock clean
 
 run: .venv/ready
 	@echo "sclatent: running the workflow on the embedded default; results and report go to results/"
@@ -33,6 +36,18 @@ parity: .venv-peers/ready
 	@echo "sclatent: training scVI and scANVI here and in scvi-tools on the same cells"
 	@PYTHONPATH=scripts OMP_NUM_THREADS=1 .venv-peers/bin/python -W ignore benchmarks/parity.py \
 	  --docs docs/parity.md $(ARGS)
+
+bench-training: .venv-peers/ready
+	@echo "sclatent: timing the training here and in scvi-tools; this takes hours, and a quiet machine"
+	@PYTHONPATH=scripts .venv-peers/bin/python -W ignore benchmarks/training.py $(ARGS)
+
+bench-scaling: .venv/ready
+	@echo "sclatent: timing the workflow on 10k to 300k simulated cells; this takes a quiet machine"
+	@PYTHONPATH=scripts .venv/bin/python -W ignore benchmarks/scaling.py $(ARGS)
+
+bench-million: .venv/ready
+	@echo "sclatent: timing the workflow on a million simulated cells; this takes a quiet machine"
+	@PYTHONPATH=scripts .venv/bin/python -W ignore benchmarks/million.py $(ARGS)
 
 check: .venv/ready
 	.venv/bin/ruff format --check .
