@@ -1,0 +1,49 @@
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+import yaml
+
+from sclatent import files
+
+pytestmark = pytest.mark.workflow
+LATENT = "results/toy/latent/scvi"
+
+
+def kill_training(workflow, command: list[str], number: int) -> str:
+    """Run Snakemake and kill the training once its checkpoint is there; return what it printed."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    running = subprocess.Popen(command, **pipes)
+    while not (workflow.folder / LATENT / "seed0.checkpoint.before").exists():
+        assert running.poll() is None, running.communicate()[0]
+        time.sleep(0.01)
+    for process in psutil.Process(running.pid).children(recursive=True):
+        if "train_scvi.py" in process.cmdline()[-1]:
+            process.send_signal(number)
+    output = running.communicate(timeout=120)[0]
+    assert running.returncode != 0, output
+    return output
+
+
+def test_a_killed_training_goes_on_with_the_same_command_and_ends_the_same(workflow, finished):
+    config = {**finished.config, "training": {"n_steps": 20, "minibatch": 64}}
+    config["training"]["checkpoint_minutes"] = 1e-9
+    path = workflow.folder / "my.yaml"
+    path.write_text(yaml.safe_dump({**config, "datasets": {"toy": config["datasets"]["toy"]}}))
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(workflow.root / "Snakefile")]
+    command += ["--directory", str(workflow.folder), "--cores", "2", f"{LATENT}/seed0.h5ad"]
+    command += ["--configfile", str(path)]
+    kill_training(workflow, command, signal.SIGKILL)
+    output = kill_training(workflow, command, signal.SIGTERM)
+    assert "SIGTERM: stopped before epoch" in output
+    assert not (workflow.folder / LATENT / "seed0.h5ad").exists()
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert re.search(rf"going on from {LATENT}/seed0.checkpoint\S*, at epoch \d", done.stdout)
+    for name in ("seed0.h5ad", "seed0.curve.tsv", "seed0.model/model.safetensors"):
+        here, there = (side.folder / LATENT / name for side in (workflow, finished))
+        assert files.sha256(here) == files.sha256(there), name
+    assert not list((workflow.folder / LATENT).glob("*checkpoint*"))
