@@ -87,7 +87,7 @@ SHORT = Training(minibatch=20, n_steps=60)
 
 
 class Breaks(Mean):
-    """Breaks in one term of the loss, in a weight or in a gradient, whenever at the fifth step."""
+    """Breaks in one term of the loss, in a weight or in a gradient, at the fifth step each time."""
 
     def __init__(self, where: str):
         super().__init__()
