@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save, save_file
 from torch import Tensor
 
 from sclatent import files, job
@@ -131,7 +131,7 @@ class Checkpoint:
         if time.monotonic() - self.written >= 60 * self.minutes:
             try:
                 self.write(run)
-            except (SafetensorError, OSError) as error:
+            except OSError as error:
                 print(f"WARNING the checkpoint could not be written, training goes on ({error})")
             self.written = time.monotonic()
 
@@ -216,11 +216,12 @@ def identity_of(snakemake) -> str:
     return hashlib.sha256(content.encode()).hexdigest()
 
 
-def write_tree(path, tree) -> None:
+def write_tree(path: Path, tree) -> None:
     """Write a tree of dicts and lists whose leaves are tensors and JSON values."""
     tensors = {}
     text = json.dumps(pack(tree, tensors))
-    save_file(tensors, path, {"tree": text, "sha256": digest(text, tensors)})
+    # `save_file` would write under a name of its own, which nothing removes after a kill.
+    path.write_bytes(save(tensors, {"tree": text, "sha256": digest(text, tensors)}))
 
 
 def read_tree(path):

@@ -117,8 +117,8 @@ def fit(
     SystemExit
         When a signal asked for the end; the checkpoint is written.
     """
-    run = start(model, cells, train, validation, plan, seed)
     with checkpoint.watching():
+        run = start(model, cells, train, validation, plan, seed)
         checkpoint.resume(run)
         progress = Progress(run.schedule)
         while not run.over:
