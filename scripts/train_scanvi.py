@@ -8,6 +8,7 @@ from sclatent.labels.tables import labels_table, write_labels
 from sclatent.models import saved
 from sclatent.models.scanvi import Scanvi, build_scanvi
 from sclatent.models.scvi import Scvi
+from sclatent.training.checkpoint import checkpoint_of
 from sclatent.training.loader import gather_cells, split_rows
 from sclatent.training.loop import fit, predict
 from sclatent.training.plan import Training
@@ -24,10 +25,12 @@ scvi = saved.load_or_build(
     snakemake.input.get("scvi"), adata.var_names, cells, rows.train, scvi_settings, seed
 )
 model = build_scanvi(scvi, cells, settings, seed)
-curve = fit(model, cells, rows.train, rows.validation, training, seed, settings.labelled)
+checkpoint, labelled = checkpoint_of(snakemake), settings.labelled
+curve = fit(model, cells, rows.train, rows.validation, training, seed, labelled, checkpoint)
 probabilities = predict(model.probabilities, cells)
 write_latent(snakemake.output.latent, predict(model.latent, cells), adata.obs_names)
 write_labels(snakemake.output.labels, labels_table(adata.obs_names, cells.classes, probabilities))
 saved.save(snakemake.output.model, model, adata.var_names, cells)
 files.write_table(snakemake.output.curve, pd.DataFrame(curve))
-job.write_cost(snakemake.output.cost)
+job.write_cost(snakemake.output.cost, checkpoint.earlier)
+checkpoint.remove()

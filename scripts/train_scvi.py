@@ -6,6 +6,7 @@ from sclatent import files, job
 from sclatent.data.store import read_cells, write_latent
 from sclatent.models import saved
 from sclatent.models.scvi import Scvi, build_scvi
+from sclatent.training.checkpoint import checkpoint_of
 from sclatent.training.loader import gather_cells, split_rows
 from sclatent.training.loop import fit, predict
 from sclatent.training.plan import Training
@@ -19,8 +20,10 @@ adata = read_cells(
 min_cells = settings.needs_labels * snakemake.params.min_cells_per_label
 cells, rows = gather_cells(adata, training.device, min_cells), split_rows(adata)
 model = build_scvi(cells, rows.train, settings, seed)
-curve = fit(model, cells, rows.train, rows.validation, training, seed)
+checkpoint = checkpoint_of(snakemake)
+curve = fit(model, cells, rows.train, rows.validation, training, seed, checkpoint=checkpoint)
 write_latent(snakemake.output.latent, predict(model.latent, cells), adata.obs_names)
 saved.save(snakemake.output.model, model, adata.var_names, cells)
 files.write_table(snakemake.output.curve, pd.DataFrame(curve))
-job.write_cost(snakemake.output.cost)
+job.write_cost(snakemake.output.cost, checkpoint.earlier)
+checkpoint.remove()

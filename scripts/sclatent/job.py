@@ -90,17 +90,31 @@ def set_threads(n_threads: int) -> None:
         sys.modules["torch"].set_num_threads(n_threads)
 
 
-def write_cost(path) -> None:
-    """Write what the job cost so far.
+def cost(earlier: dict | None = None) -> dict:
+    """Return what the job cost so far.
 
-    The file holds `wall_seconds` (since the library was imported), `cpu_seconds` of this process
-    and `peak_memory_mb` (its largest resident set, with the imports).
+    Parameters
+    ----------
+    earlier
+        What its attempts before this one cost, where it goes on from them.
+
+    Returns
+    -------
+    dict
+        `wall_seconds` (since the library was imported), `cpu_seconds` of this process and
+        `peak_memory_mb` (its largest resident set, with the imports).
     """
     usage = resource.getrusage(resource.RUSAGE_SELF)
     scale = 1e6 if sys.platform == "darwin" else 1e3
-    cost = {
-        "wall_seconds": round(time.perf_counter() - START, 3),
-        "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 3),
-        "peak_memory_mb": round(usage.ru_maxrss / scale, 1),
+    before = {"wall_seconds": 0.0, "cpu_seconds": 0.0, "peak_memory_mb": 0.0, **(earlier or {})}
+    wall, cpu = time.perf_counter() - START, usage.ru_utime + usage.ru_stime
+    return {
+        "wall_seconds": round(before["wall_seconds"] + wall, 3),
+        "cpu_seconds": round(before["cpu_seconds"] + cpu, 3),
+        "peak_memory_mb": max(before["peak_memory_mb"], round(usage.ru_maxrss / scale, 1)),
     }
-    files.write_text(path, json.dumps(cost) + "\n")
+
+
+def write_cost(path, earlier: dict | None = None) -> None:
+    """Write what `cost` returns."""
+    files.write_text(path, json.dumps(cost(earlier)) + "\n")

@@ -165,13 +165,17 @@ def plan(latent):
     """Return the settings of a latent's training: the common ones and what its section changes.
 
     From scratch, scANVI is trained as scVI is, but for what a variant changes: the training in its
-    own section is for going on from scVI.
+    own section is for going on from scVI. When checkpoints are written is no part of the result:
+    as a parameter it would rerun what is done.
     """
     own = settings(latent)
+    common = {
+        key: config["training"][key] for key in config["training"] if key != "checkpoint_minutes"
+    }
     if kind(latent) == "scanvi" and own["start"] == "scratch":
         changed = config["variants"].get(latent, {}).get("training", {})
-        return {**config["training"], **config["scvi"]["training"], **changed}
-    return {**config["training"], **own["training"]}
+        return {**common, **config["scvi"]["training"], **changed}
+    return {**common, **own["training"]}
 
 
 def needs_labels(latent):

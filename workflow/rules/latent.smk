@@ -3,6 +3,7 @@
 input   results/{dataset}/data/cells.h5ad, splits/seed{seed}.tsv.gz, genes/seed{seed}.tsv
 output  results/{dataset}/latent/{latent}/seed{seed}.h5ad (cells x n_latent), its cost, for a count
         model its weights and curve, and for a linear decoder its loadings
+while a count model trains also seed{seed}.checkpoint, which is no output: a failed job keeps it
 """
 
 
@@ -68,6 +69,7 @@ rule train_dca:
         model=lambda wildcards: model(wildcards.latent),
         training=lambda wildcards: plan(wildcards.latent),
         threads=lookup(dpath="training/threads", within=config),
+        checkpoint="results/{dataset}/latent/{latent}/seed{seed}.checkpoint",
     script:
         "../../scripts/train_dca.py"
 
@@ -96,6 +98,7 @@ rule train_scvi:
         training=lambda wildcards: plan(wildcards.latent),
         min_cells_per_label=lambda wildcards: label_floor(wildcards.latent),
         threads=lookup(dpath="training/threads", within=config),
+        checkpoint="results/{dataset}/latent/{latent}/seed{seed}.checkpoint",
     script:
         "../../scripts/train_scvi.py"
 
@@ -130,6 +133,7 @@ rule train_scanvi:
         scvi=lambda wildcards: {} if below(wildcards.latent) else model("scvi"),
         training=lambda wildcards: plan(wildcards.latent),
         threads=lookup(dpath="training/threads", within=config),
+        checkpoint="results/{dataset}/latent/{latent}/seed{seed}.checkpoint",
     script:
         "../../scripts/train_scanvi.py"
 

@@ -6,12 +6,12 @@ that is done. It may have an `opponent`: a module that learns at the same time f
 
 The loop keeps the weights of the epoch with the best validation loss once the weight of the KL term
 is 1, or those of the last epoch where the plan says so. Either way it stops when that loss has not
-become better for some epochs.
+become better for some epochs. Where the loss is not finite it goes back a little, once, and on with
+a third of the learning rate. With a checkpoint it can be stopped at any moment and goes on later.
 """
 
-import copy
+import contextlib
 import math
-import time
 from typing import NamedTuple
 
 import numpy as np
@@ -22,8 +22,10 @@ from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_, get_total_no
 from sclatent.errors import InputError
 from sclatent.kernels.adam import Adam
 from sclatent.kernels.operators import active
+from sclatent.training.checkpoint import NO_CHECKPOINT, Checkpoint, NoCheckpoint
 from sclatent.training.loader import Cells, ahead, draw_labelled, shuffled, slices
 from sclatent.training.plan import Schedule, Training
+from sclatent.training.run import Best, Progress, Run
 
 
 class Loss(NamedTuple):
@@ -52,10 +54,10 @@ class Diverged(InputError):
         terms = {n: float(t.detach()) for n, t in zip(names, loss, strict=True) if t is not None}
         broken = [f"{name} {value:.4g}" for name, value in terms.items() if not np.isfinite(value)]
         what = f"the loss ({', '.join(broken)})" if broken else "a gradient"
-        super().__init__(
-            f"{what} is not finite at {where}; {broken_weight(model)}; "
-            f"{some_cells(minibatch)}; lower training.learning_rate"
+        self.reason = (
+            f"{what} is not finite at {where}; {broken_weight(model)}; {some_cells(minibatch)}"
         )
+        super().__init__(f"{self.reason}; lower training.learning_rate")
 
 
 def broken_weight(model) -> str:
@@ -76,7 +78,14 @@ def some_cells(minibatch) -> str:
 
 
 def fit(
-    model, cells: Cells, train, validation, plan: Training, seed: int, labelled: str = "minibatch"
+    model,
+    cells: Cells,
+    train,
+    validation,
+    plan: Training,
+    seed: int,
+    labelled: str = "minibatch",
+    checkpoint: Checkpoint | NoCheckpoint = NO_CHECKPOINT,
 ) -> list:
     """Train a model and leave it with the weights that the plan keeps.
 
@@ -95,6 +104,8 @@ def fit(
     labelled
         Where labels are learnt from: the labelled cells of the ``minibatch``, a second minibatch
         of labelled cells, ``drawn`` at random, or one that is ``balanced`` over the labels.
+    checkpoint
+        Where it goes on from, and what keeps it while it runs; nothing by default.
 
     Returns
     -------
@@ -105,46 +116,59 @@ def fit(
     Raises
     ------
     Diverged
-        At the first loss or gradient that is not finite.
+        When a loss or gradient is not finite, and again with a third of the learning rate.
+    SystemExit
+        When a signal asked for the end; the checkpoint is written.
     """
-    with plan.computing():
-        return learn(model, cells, train, validation, plan, seed, labelled)
-
-
-def learn(model, cells: Cells, train, validation, plan: Training, seed: int, labelled: str) -> list:
-    """Do what `fit` says with the kernels in use."""
-    n_epochs = plan.n_epochs(len(train), len(validation))
-    schedule = Schedule(n_epochs, len(slices(len(train), plan.minibatch)), plan)
-    optimiser = plan.optimise(model)
-    generator = np.random.default_rng([seed, 1])
-    torch.manual_seed(seed)
-    progress, best, curve = Progress(n_epochs), Best(plan.keep), []
-    for epoch in range(1, n_epochs + 1):
-        minibatches = gather(cells, train, plan.minibatch, labelled, generator)
-        minibatches = ahead(minibatches) if plan.threads > 1 else minibatches
-        learned = run_epoch(model, minibatches, plan, optimiser, schedule)
-        checked = evaluate(model, cells, validation, plan.minibatch, seed)
-        curve.append(describe_epoch(epoch, schedule, learned, checked))
-        progress.report(curve[-1])
-        schedule.consider(checked.total)
-        best.consider(epoch, checked.total, model, settled=schedule.last_kl_weight >= 1)
-        if best.waited >= plan.patience:
-            print(f"stopped: no better validation loss in {plan.patience} epochs")
-            break
+    with checkpoint.watching(), plan.computing():
+        run = start(model, cells, train, validation, plan, seed)
+        checkpoint.resume(run)
+        progress = Progress(run.schedule)
+        while not run.over:
+            minibatches = gather(cells, train, plan.minibatch, labelled, run.generator, run.done)
+            minibatches = ahead(minibatches) if plan.threads > 1 else minibatches
+            try:
+                with contextlib.closing(minibatches):
+                    learned = run_epoch(run, minibatches, checkpoint)
+                checked = evaluate(model, cells, validation, plan.minibatch, seed)
+            except Diverged as error:
+                run.go_back(error)
+                progress = Progress(run.schedule)
+                continue
+            run.end_epoch(describe_epoch(len(run.curve) + 1, run.schedule, learned, checked))
+            progress.report(run.curve[-1])
+            checkpoint.consider(run)
+    best = run.best
+    if best.waited >= plan.patience:
+        print(f"stopped: no better validation loss in {plan.patience} epochs")
     best.restore(model)
     print(f"kept epoch {best.epoch}: validation loss {best.loss:.2f} nats per cell")
-    return [{**row, "best": row["epoch"] == best.epoch} for row in curve]
+    return [{**row, "best": row["epoch"] == best.epoch} for row in run.curve]
 
 
-def gather(cells: Cells, rows, size: int, labelled: str, generator):
-    """Yield the minibatches of one epoch, with cells drawn for their labels where asked."""
-    for part in shuffled(rows, size, generator):
-        minibatch = cells.take(part)
+def start(model, cells: Cells, train, validation, plan: Training, seed: int) -> Run:
+    """Return a training before its first step; parameters as for `fit`."""
+    n_epochs = plan.n_epochs(len(train), len(validation))
+    schedule = Schedule(n_epochs, len(slices(len(train), plan.minibatch)), plan)
+    generator = np.random.default_rng([seed, 1])
+    torch.manual_seed(seed)
+    optimiser = plan.optimise(model)
+    return Run(model, optimiser, schedule, Best(plan.keep), generator, cells.generators)
+
+
+def gather(cells: Cells, rows, size: int, labelled: str, generator, skip: int = 0):
+    """Yield the minibatches of one epoch, with cells drawn for their labels where asked.
+
+    The first `skip` are drawn, so that the others are the same, but not gathered.
+    """
+    for number, part in enumerate(shuffled(rows, size, generator)):
+        drawn = None
         if labelled != "minibatch":
             even = labelled == "balanced"
             drawn = rows[draw_labelled(cells.label[rows], len(part), even, generator)]
-            minibatch = minibatch.replace(labelled=cells.take(drawn))
-        yield minibatch
+        if number >= skip:
+            minibatch = cells.take(part)
+            yield minibatch if drawn is None else minibatch.replace(labelled=cells.take(drawn))
 
 
 def describe_epoch(epoch: int, schedule, learned: Loss, checked: Loss) -> dict:
@@ -161,40 +185,10 @@ def describe_epoch(epoch: int, schedule, learned: Loss, checked: Loss) -> dict:
     }
 
 
-class Best:
-    """The weights of the epoch with the lowest validation loss, or of the last one.
-
-    `waited` counts the epochs since the lowest loss; those of the warm-up do not count.
-    """
-
-    def __init__(self, keep: str = "best"):
-        self.keep, self.epoch, self.loss, self.weights = keep, 0, math.inf, None
-        self.lowest, self.waited = math.inf, 0
-
-    def consider(self, epoch: int, loss: float, model, settled: bool) -> None:
-        """Keep the model's weights if its loss is the lowest so far, or the last is wanted.
-
-        `settled` says that the warm-up is over. Until then the last are kept, and no loss counts.
-        """
-        better = settled and loss < self.lowest
-        if better:
-            self.lowest, self.waited = loss, 0
-        elif settled:
-            self.waited += 1
-        if better or not settled or self.keep == "last":
-            self.epoch, self.loss = epoch, loss
-            self.weights = copy.deepcopy(model.state_dict())
-
-    def restore(self, model) -> None:
-        """Put the kept weights back and leave the model ready for use."""
-        model.load_state_dict(self.weights)
-        model.eval()
-
-
-def run_epoch(model, minibatches, plan: Training, optimiser, schedule: Schedule) -> Loss:
-    """Take one step per minibatch; return the mean loss over the cells."""
+def run_epoch(run: Run, minibatches, checkpoint: Checkpoint | NoCheckpoint) -> Loss:
+    """Take one step per minibatch; return the mean loss over the cells of the epoch."""
+    model, optimiser, schedule, plan = run.model, run.optimiser, run.schedule, run.schedule.plan
     model.train()
-    sums, n_cells = np.zeros(3), 0
     for minibatch in minibatches:
         optimiser.param_groups[0]["lr"] = schedule.learning_rate
         loss = model.loss(minibatch, schedule.kl_weight, schedule.done)
@@ -207,9 +201,10 @@ def run_epoch(model, minibatches, plan: Training, optimiser, schedule: Schedule)
             raise Diverged(schedule.place, model, loss, minibatch)
         optimiser.step()
         schedule.advance()
-        sums += values * len(minibatch)
-        n_cells += len(minibatch)
-    return Loss(*(sums / n_cells))
+        run.sums += values * len(minibatch)
+        run.n_cells += len(minibatch)
+        checkpoint.consider(run)
+    return Loss(*(run.sums / run.n_cells))
 
 
 def clip(optimiser, plan: Training) -> float:
@@ -259,22 +254,3 @@ def predict(function, cells: Cells, size: int = 1024) -> np.ndarray:
         for part in slices(cells.counts.shape[0], size)
     ]
     return np.concatenate(parts).astype(np.float32)
-
-
-class Progress:
-    """Print about twenty lines over a training: epoch, losses, time left."""
-
-    def __init__(self, n_epochs: int):
-        self.n_epochs, self.start = n_epochs, time.perf_counter()
-
-    def report(self, row: dict) -> None:
-        """Print one epoch, when it is its turn."""
-        epoch = row["epoch"]
-        if epoch % max(1, self.n_epochs // 20) and epoch not in (1, self.n_epochs):
-            return
-        left = (time.perf_counter() - self.start) / epoch * (self.n_epochs - epoch)
-        print(
-            f"epoch {epoch}/{self.n_epochs}  loss {row['train_loss']:.2f}  "
-            f"validation {row['validation_loss']:.2f} nats/cell  "
-            f"KL weight {row['kl_weight']:.2f}  {left:.0f} s left"
-        )

@@ -38,6 +38,7 @@ class Training:
     keep: str = "best"
     patience: int = 30
     device: str = "cpu"
+    checkpoint_minutes: float = 5.0
 
     def n_epochs(self, n_train: int, n_validation: int = 0) -> int:
         """Return the number of epochs.
@@ -96,6 +97,11 @@ class Schedule:
         self.steps_per_epoch, self.plan, self.step = steps_per_epoch, plan, 0
         self.factor, self.lowest, self.waited = 1.0, math.inf, 0
         self.last_kl_weight, self.last_learning_rate = 0.0, 0.0
+        self.reduction = 1.0  # of the learning rate, after a loss that was not finite
+
+    def state(self) -> dict:
+        """Return all that changes from step to step; `vars(schedule).update` puts it back."""
+        return {name: value for name, value in vars(self).items() if name != "plan"}
 
     def advance(self) -> None:
         """Count one step, and remember what it was taken with."""
@@ -109,9 +115,9 @@ class Schedule:
 
     @property
     def place(self) -> str:
-        """Epoch and step that are under way, in words."""
-        epoch = self.step // self.steps_per_epoch + 1
-        return f"epoch {epoch}, step {self.step + 1} of {self.n_steps}"
+        """Epoch and step that are under way, in words; the last ones when all are taken."""
+        step = min(self.step, self.n_steps - 1)
+        return f"epoch {step // self.steps_per_epoch + 1}, step {step + 1} of {self.n_steps}"
 
     @property
     def kl_weight(self) -> float:
@@ -132,13 +138,14 @@ class Schedule:
         A cosine rises linearly to its largest value in a twentieth of the steps before it falls. On
         a plateau the step size falls to a tenth.
         """
+        largest = self.plan.learning_rate * self.reduction
         if self.plan.schedule != "cosine":
-            return self.plan.learning_rate * self.factor
+            return largest * self.factor
         rise = max(1, self.n_steps // 20)
         if self.step < rise:
-            return self.plan.learning_rate * (self.step + 1) / rise
+            return largest * (self.step + 1) / rise
         share = (self.step - rise) / max(1, self.n_steps - rise)
-        return self.plan.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
+        return largest * 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
 
     def consider(self, loss: float) -> None:
         """Look at the validation loss of an epoch; on a plateau, take smaller steps."""

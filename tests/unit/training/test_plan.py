@@ -101,3 +101,25 @@ def test_the_place_in_training_counts_epochs_and_steps_from_one():
     assert places[0] == "epoch 1, step 1 of 4"
     assert places[2:] == ["epoch 2, step 3 of 4", "epoch 2, step 4 of 4"]
     assert schedule.done == 1
+    assert schedule.place == places[-1]
+
+
+@pytest.mark.parametrize("name", ["cosine", "constant", "plateau"])
+def test_a_reduction_holds_for_the_learning_rate_of_every_step(name):
+    plain, reduced = (Schedule(5, 8, Training(schedule=name, plateau=1)) for _ in range(2))
+    reduced.reduction = 1 / 3
+    for step in range(40):
+        assert reduced.learning_rate == pytest.approx(plain.learning_rate / 3)
+        for schedule in (plain, reduced):
+            schedule.consider(step % 3)
+            schedule.advance()
+
+
+def test_the_state_of_a_schedule_can_be_put_into_another():
+    one, other = (Schedule(5, 8, Training(schedule="plateau", plateau=1)) for _ in range(2))
+    for loss in (3.0, 4.0, 2.0, 2.0):
+        one.advance()
+        one.consider(loss)
+    vars(other).update(one.state())
+    assert vars(other) == vars(one)
+    assert other.learning_rate == one.learning_rate == pytest.approx(0.004 * 0.01)
