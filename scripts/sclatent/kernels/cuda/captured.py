@@ -1,0 +1,149 @@
+"""Epochs on the device: a step is captured in a CUDA graph once and replayed for each minibatch.
+
+A graph has fixed shapes, so there is one for each size of minibatch: in an epoch that is the size
+asked for and that of what remains at its end. The first steps of each size run by themselves, as
+the capture wants it; they are steps of the training like all others.
+
+Nothing in an epoch waits for the host. Row numbers are shuffled on the device; learning rate and
+KL weight are put there once per epoch; losses are summed there; a step whose loss or gradient is
+not finite changes no weight, and its number is kept there until the end of the epoch. Random
+numbers come from torch's generator of the device, which graphs advance as other steps do.
+
+Without a GPU the same steps run by themselves.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_, get_total_norm
+
+from sclatent.kernels.cuda.resident import ResidentCells
+from sclatent.training.loader import slices
+
+N_WARM_UP = 3
+
+
+class Epoch(NamedTuple):
+    """The mean losses of an epoch in nats per cell, and its first step that was not finite."""
+
+    total: float
+    reconstruction: float
+    kl: float
+    broken: int | None
+
+
+class DeviceTraining:
+    """Epochs of a model on resident cells.
+
+    Parameters
+    ----------
+    model
+        With ``loss(minibatch, kl_weight, done)``, on the device of the cells.
+    cells
+        All cells.
+    train
+        Rows to learn from.
+    plan
+        Minibatch and clipping.
+    optimiser
+        Fused Adam of the model's weights, not yet used; its learning rates become tensors.
+    seed
+        Seeds the order of the cells.
+    """
+
+    def __init__(self, model, cells: ResidentCells, train, plan, optimiser, seed: int):
+        self.model, self.cells, self.plan, self.optimiser = model, cells, plan, optimiser
+        self.capture = cells.device == "cuda"
+        self.train = torch.as_tensor(np.asarray(train), device=cells.device)
+        self.generator = torch.Generator(cells.device).manual_seed(seed)
+        self.settings = torch.zeros(3, device=cells.device)  # learning rate, KL weight, share done
+        self.sums = torch.zeros(3, dtype=torch.float64, device=cells.device)
+        self.step = torch.zeros((), dtype=torch.int64, device=cells.device)
+        self.broken = torch.zeros_like(self.step)
+        self.graphs, self.rows, self.n_taken = {}, {}, {}
+        if self.capture:
+            self.stream = torch.cuda.Stream()
+        for group in optimiser.param_groups:
+            group["lr"] = torch.tensor(float(group["lr"]), device=cells.device)
+            group["capturable"] = self.capture
+        optimiser.param_groups[0]["lr"] = self.settings[0]
+        optimiser.found_inf = torch.zeros((), device=cells.device)  # 1 lets a step change nothing
+
+    def run_epoch(self, schedule) -> Epoch:
+        """Take one step per minibatch.
+
+        Parameters
+        ----------
+        schedule
+            Learning rate, KL weight and share done of each step; advanced by as many.
+        """
+        n_cells = len(self.train)
+        order = self.train[
+            torch.randperm(n_cells, generator=self.generator, device=self.cells.device)
+        ]
+        parts = slices(n_cells, self.plan.minibatch)
+        settings = []
+        for _ in parts:
+            settings.append((schedule.learning_rate, float(schedule.kl_weight), schedule.done))
+            schedule.advance()
+        settings = torch.tensor(settings, device=self.cells.device)
+        self.sums.zero_()
+        self.step.zero_()
+        self.broken.fill_(-1)
+        self.model.train()
+        for number, part in enumerate(parts):
+            self.settings.copy_(settings[number])
+            self.take_step(order[part])
+        broken = int(self.broken)
+        return Epoch(*(self.sums / n_cells).tolist(), None if broken < 0 else broken)
+
+    def take_step(self, rows: Tensor) -> None:
+        """Take one step with some cells, by a graph where there is one."""
+        size = len(rows)
+        self.n_taken[size] = self.n_taken.get(size, 0) + 1
+        if not self.capture:
+            self.run(rows)
+        elif self.n_taken[size] <= N_WARM_UP:
+            self.stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(self.stream):
+                self.run(rows)
+            torch.cuda.current_stream().wait_stream(self.stream)
+        else:
+            if size not in self.graphs:
+                self.record(size)
+            self.rows[size].copy_(rows)
+            self.graphs[size].replay()
+
+    def record(self, size: int) -> None:
+        """Capture the step for minibatches of a size."""
+        self.rows[size] = self.train[:size].clone()
+        self.graphs[size] = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graphs[size], stream=self.stream):
+            self.run(self.rows[size])
+
+    def run(self, rows: Tensor) -> None:
+        """Take one step; nothing here waits for the device."""
+        minibatch = self.cells.take(rows)
+        loss = self.model.loss(minibatch, self.settings[1], self.settings[2])
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.total.backward()
+        norm = self.clip()
+        values = torch.stack([term.detach() for term in loss[:3]])
+        good = torch.isfinite(values).all() & torch.isfinite(norm)
+        self.sums += values * len(rows)
+        self.broken.copy_(torch.where(good | (self.broken >= 0), self.broken, self.step))
+        self.step += 1
+        self.optimiser.found_inf.copy_(~good)
+        self.optimiser.step()
+
+    def clip(self) -> Tensor:
+        """Clip the gradients as the plan says; return their norm before, ()."""
+        weights = [w for group in self.optimiser.param_groups for w in group["params"]]
+        norm = get_total_norm([w.grad for w in weights if w.grad is not None])
+        if self.plan.clip_norm:
+            clip_grads_with_norm_(weights, self.plan.clip_norm, norm)
+        if self.plan.clip_value:
+            clip_grad_value_(weights, self.plan.clip_value)
+        return norm
