@@ -50,14 +50,19 @@ class DeviceTraining:
     optimiser
         Fused Adam of the model's weights, not yet used; its learning rates become tensors.
     seed
-        Seeds the order of the cells.
+        Seeds the order of the cells, and which are drawn for their labels.
+    labelled
+        Where labels are learnt from, as for `training.loop.fit`.
     """
 
-    def __init__(self, model, cells: ResidentCells, train, plan, optimiser, seed: int):
+    def __init__(
+        self, model, cells: ResidentCells, train, plan, optimiser, seed: int, labelled="minibatch"
+    ):
         self.model, self.cells, self.plan, self.optimiser = model, cells, plan, optimiser
         self.capture = cells.device == "cuda"
         self.train = torch.as_tensor(np.asarray(train), device=cells.device)
         self.generator = torch.Generator(cells.device).manual_seed(seed)
+        self.weights = label_weights(cells.label[self.train], labelled)
         self.settings = torch.zeros(3, device=cells.device)  # learning rate, KL weight, share done
         self.sums = torch.zeros(3, dtype=torch.float64, device=cells.device)
         self.step = torch.zeros((), dtype=torch.int64, device=cells.device)
@@ -79,10 +84,7 @@ class DeviceTraining:
         schedule
             Learning rate, KL weight and share done of each step; advanced by as many.
         """
-        n_cells = len(self.train)
-        order = self.train[
-            torch.randperm(n_cells, generator=self.generator, device=self.cells.device)
-        ]
+        n_cells, order = len(self.train), self.shuffle()
         parts = slices(n_cells, self.plan.minibatch)
         settings = []
         for _ in parts:
@@ -95,13 +97,23 @@ class DeviceTraining:
         self.model.train()
         for number, part in enumerate(parts):
             self.settings.copy_(settings[number])
-            self.take_step(order[part])
+            self.take_step(order[:, part])
         broken = int(self.broken)
         return Epoch(*(self.sums / n_cells).tolist(), None if broken < 0 else broken)
 
+    def shuffle(self) -> Tensor:
+        """Return an epoch's rows in random order, (1, n); with those drawn for labels (2, n)."""
+        random = {"generator": self.generator, "device": self.cells.device}
+        order = self.train[torch.randperm(len(self.train), **random)][None]
+        if self.weights is None:
+            return order
+        n_cells = len(self.train)
+        drawn = torch.multinomial(self.weights, n_cells, True, generator=self.generator)
+        return torch.cat([order, self.train[drawn][None]])
+
     def take_step(self, rows: Tensor) -> None:
-        """Take one step with some cells, by a graph where there is one."""
-        size = len(rows)
+        """Take one step with some cells, (1, B) or (2, B), by a graph where there is one."""
+        size = rows.shape[1]
         self.n_taken[size] = self.n_taken.get(size, 0) + 1
         if not self.capture:
             self.run(rows)
@@ -112,27 +124,29 @@ class DeviceTraining:
             torch.cuda.current_stream().wait_stream(self.stream)
         else:
             if size not in self.graphs:
-                self.record(size)
+                self.record(rows)
             self.rows[size].copy_(rows)
             self.graphs[size].replay()
 
-    def record(self, size: int) -> None:
-        """Capture the step for minibatches of a size."""
-        self.rows[size] = self.train[:size].clone()
-        self.graphs[size] = torch.cuda.CUDAGraph()
+    def record(self, rows: Tensor) -> None:
+        """Capture the step for minibatches of the size of `rows`."""
+        size = rows.shape[1]
+        self.rows[size], self.graphs[size] = rows.clone(), torch.cuda.CUDAGraph()
         with torch.cuda.graph(self.graphs[size], stream=self.stream):
             self.run(self.rows[size])
 
     def run(self, rows: Tensor) -> None:
         """Take one step; nothing here waits for the device."""
-        minibatch = self.cells.take(rows)
+        minibatch, *labelled = (self.cells.take(part) for part in rows)
+        if labelled:
+            minibatch = minibatch.replace(labelled=labelled[0])
         loss = self.model.loss(minibatch, self.settings[1], self.settings[2])
         self.optimiser.zero_grad(set_to_none=True)
         loss.total.backward()
         norm = self.clip()
         values = torch.stack([term.detach() for term in loss[:3]])
         good = torch.isfinite(values).all() & torch.isfinite(norm)
-        self.sums += values * len(rows)
+        self.sums += values * len(minibatch)
         self.broken.copy_(torch.where(good | (self.broken >= 0), self.broken, self.step))
         self.step += 1
         self.optimiser.found_inf.copy_(~good)
@@ -147,3 +161,14 @@ class DeviceTraining:
         if self.plan.clip_value:
             clip_grad_value_(weights, self.plan.clip_value)
         return norm
+
+
+def label_weights(label: Tensor, labelled: str) -> Tensor | None:
+    """Return how likely each cell is drawn for its label, (n,); None where none is drawn."""
+    if labelled == "minibatch":
+        return None
+    weights = (label >= 0).float()
+    if labelled == "balanced":
+        _, place, size = label.unique(return_inverse=True, return_counts=True)
+        weights /= size[place]
+    return weights

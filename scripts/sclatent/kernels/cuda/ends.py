@@ -66,7 +66,10 @@ class Counted(NamedTuple):
 
 
 def fits(model) -> bool:
-    """Say whether the operators cover a model, and no step of it waits for the host."""
+    """Say whether the operators cover a model, and no step of it waits for the host.
+
+    A step of scANVI does: it looks whether a minibatch has labels. One with an adversary does too.
+    """
     if isinstance(model, DCA):
         return not (model.settings.ridge or isinstance(model.output, NormalOutput))
     return isinstance(model, SCVI) and not hasattr(model, "opponent")
@@ -81,7 +84,8 @@ def standard_of(model) -> Standard | None:
 
 @contextmanager
 def heavy_ends(model, kernels: DeviceKernels):
-    """Let a model that `fits` use the operators."""
+    """Let a model that `fits` use the operators, or a scANVI whose scVI does."""
+    model = getattr(model, "scvi", model)
     replaced = list(replacements(model, kernels))
     for owner, name, function in replaced:
         setattr(owner, name, function)

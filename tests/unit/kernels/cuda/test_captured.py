@@ -12,6 +12,7 @@ from sclatent.kernels.cuda.device import DeviceKernels
 from sclatent.kernels.cuda.ends import fits, heavy_ends, standard_of
 from sclatent.kernels.cuda.resident import ResidentCells
 from sclatent.models.dca import Dca, build_dca
+from sclatent.models.scanvi import Scanvi, build_scanvi
 from sclatent.models.scvi import Scvi, build_scvi
 from sclatent.training.loader import Cells, Covariates
 from sclatent.training.loop import evaluate, fit
@@ -101,6 +102,36 @@ def test_a_step_has_the_loss_and_gradients_of_the_plain_model(cells, settings):
         assert torch.allclose(found[name], gradient, rtol=1e-5, atol=2e-4 * float(largest)), name
 
 
+@pytest.mark.parametrize("labelled", ["minibatch", "drawn"])
+def test_a_step_of_scanvi_has_the_loss_and_gradients_of_the_plain_model(cells, labelled):
+    resident, (expected, found) = ResidentCells(cells), ({}, {})
+    for result, source in ((expected, cells), (found, resident)):
+        model = build_scanvi(build(cells, SCVI[0]), cells, Scanvi(), seed=0)
+        minibatch = source.take(ROWS)
+        if labelled == "drawn":
+            known = np.flatnonzero(cells.label >= 0)[: len(ROWS)]
+            minibatch = minibatch.replace(labelled=source.take(known))
+        with heavy_ends(model, PLAIN) if source is resident else nullcontext():
+            result.update(gradients(model, minibatch))
+    largest = max(g.abs().max() for name, g in expected.items() if name != "loss")
+    for name, gradient in expected.items():
+        assert torch.allclose(found[name], gradient, rtol=1e-5, atol=2e-4 * float(largest)), name
+
+
+@pytest.mark.parametrize("labelled", ["drawn", "balanced"])
+def test_cells_drawn_for_their_labels_all_have_one(cells, labelled):
+    model, drawn = build(cells, SCVI[0]), []
+    optimiser = PLAN.optimise(model)
+    training = DeviceTraining(model, ResidentCells(cells), TRAIN, PLAN, optimiser, 0, labelled)
+    training.run = lambda rows: drawn.extend(rows[1].tolist())
+    for _ in range(20):
+        training.run_epoch(Schedule(20, 4, PLAN))
+    label = cells.label[drawn]
+    assert (label >= 0).all()
+    if labelled == "balanced":
+        assert np.bincount(label) == pytest.approx(np.full(3, 2000 / 3), rel=0.15)
+
+
 def test_the_model_is_itself_again_afterwards(cells):
     model = build(cells, SCVI[0])
     expected = gradients(model, cells.take(ROWS))
@@ -182,8 +213,9 @@ def test_replayed_steps_train_as_steps_by_themselves_do(cells, monkeypatch):
         wait_stream = staticmethod(lambda other: None)
 
     class Captured(DeviceTraining):
-        def record(self, size):
-            self.rows[size] = torch.zeros(size, dtype=torch.int64)
+        def record(self, rows):
+            size = rows.shape[1]
+            self.rows[size] = torch.zeros_like(rows)
             self.graphs[size] = Replayed(self, size)
             graphs.append(self.graphs[size])
 
@@ -214,7 +246,7 @@ def test_every_cell_is_seen_once_in_an_epoch(cells):
     model, seen = build(cells, SCVI[0]), []
     resident = ResidentCells(cells)
     training = DeviceTraining(model, resident, TRAIN, PLAN, PLAN.optimise(model), seed=0)
-    training.run = lambda rows: seen.extend(rows.tolist())
+    training.run = lambda rows: seen.extend(rows[0].tolist())
     for _ in range(2):
         training.run_epoch(Schedule(2, 4, PLAN))
     assert sorted(seen[:100]) == sorted(seen[100:]) == TRAIN.tolist()
