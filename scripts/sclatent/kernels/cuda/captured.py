@@ -5,9 +5,10 @@ asked for and that of what remains at its end. The first steps of each size run 
 the capture wants it; they are steps of the training like all others.
 
 Nothing in an epoch waits for the host. Row numbers are shuffled on the device; learning rate and
-KL weight are put there once per epoch; losses are summed there; a step whose loss or gradient is
-not finite changes no weight, and its number is kept there until the end of the epoch. Random
-numbers come from torch's generator of the device, which graphs advance as other steps do.
+KL weight are put there once per epoch; losses are summed there. From the first step on whose loss
+or gradient is not finite no weight changes, and the number of that step is known at the end of the
+epoch. Random numbers come from torch's generator of the device, which graphs advance as other steps
+do.
 
 Without a GPU the same steps run by themselves.
 """
@@ -64,9 +65,9 @@ class DeviceTraining:
         self.generator = torch.Generator(cells.device).manual_seed(seed)
         self.weights = label_weights(cells.label[self.train], labelled)
         self.settings = torch.zeros(3, device=cells.device)  # learning rate, KL weight, share done
-        self.sums = torch.zeros(3, dtype=torch.float64, device=cells.device)
-        self.step = torch.zeros((), dtype=torch.int64, device=cells.device)
-        self.broken = torch.zeros_like(self.step)
+        self.sums = torch.zeros(4, dtype=torch.float64, device=cells.device)
+        self.sound = torch.ones((), device=cells.device)  # 0 from the first broken step on
+        self.n_sound = torch.zeros((), device=cells.device)  # steps before it
         self.graphs, self.rows, self.n_taken = {}, {}, {}
         if self.capture:
             self.stream = torch.cuda.Stream()
@@ -74,7 +75,7 @@ class DeviceTraining:
             group["lr"] = torch.tensor(float(group["lr"]), device=cells.device)
             group["capturable"] = self.capture
         optimiser.param_groups[0]["lr"] = self.settings[0]
-        optimiser.found_inf = torch.zeros((), device=cells.device)  # 1 lets a step change nothing
+        optimiser.found_inf = torch.zeros((), device=cells.device)  # with 1 a step changes nothing
 
     def run_epoch(self, schedule) -> Epoch:
         """Take one step per minibatch.
@@ -92,14 +93,14 @@ class DeviceTraining:
             schedule.advance()
         settings = torch.tensor(settings, device=self.cells.device)
         self.sums.zero_()
-        self.step.zero_()
-        self.broken.fill_(-1)
+        self.sound.fill_(1)
+        self.n_sound.zero_()
         self.model.train()
         for number, part in enumerate(parts):
             self.settings.copy_(settings[number])
             self.take_step(order[:, part])
-        broken = int(self.broken)
-        return Epoch(*(self.sums / n_cells).tolist(), None if broken < 0 else broken)
+        n_sound = int(self.n_sound)
+        return Epoch(*(self.sums[:3] / n_cells).tolist(), n_sound if n_sound < len(parts) else None)
 
     def shuffle(self) -> Tensor:
         """Return an epoch's rows in random order, (1, n); with those drawn for labels (2, n)."""
@@ -144,12 +145,11 @@ class DeviceTraining:
         self.optimiser.zero_grad(set_to_none=True)
         loss.total.backward()
         norm = self.clip()
-        values = torch.stack([term.detach() for term in loss[:3]])
-        good = torch.isfinite(values).all() & torch.isfinite(norm)
-        self.sums += values * len(minibatch)
-        self.broken.copy_(torch.where(good | (self.broken >= 0), self.broken, self.step))
-        self.step += 1
-        self.optimiser.found_inf.copy_(~good)
+        values = torch.stack([*(term.detach() for term in loss[:3]), norm])
+        self.sums.add_(values, alpha=len(minibatch))
+        self.sound.mul_(values.sum() * 0 == 0)  # infinities and NaN are no zero then
+        self.n_sound.add_(self.sound)
+        torch.sub(1, self.sound, out=self.optimiser.found_inf)
         self.optimiser.step()
 
     def clip(self) -> Tensor:

@@ -158,7 +158,8 @@ def test_values_and_gradients_are_those_of_the_models(evaluate, name):
 def test_rates_may_be_tiny_or_huge(evaluate, name):
     generator = torch.Generator().manual_seed(1)
     counts, terms = draw_counts(generator), draw_terms(name, generator, spread=15.0)
-    compare(evaluate, KINDS[name], counts, terms, generator)
+    # In float32 a logit of 60 leaves its rate five digits.
+    compare(evaluate, KINDS[name], counts, terms, generator, log_p_error=5e-5)
 
 
 @pytest.mark.parametrize("log_theta", [-9.2, 0.0, 13.8])
