@@ -13,6 +13,8 @@ do.
 Without a GPU the same steps run by themselves.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +22,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_, get_total_norm
 
+from sclatent.kernels.cuda.device import DeviceKernels
+from sclatent.kernels.cuda.ends import fits, heavy_ends, standard_of
 from sclatent.kernels.cuda.resident import ResidentCells
 from sclatent.training.loader import slices
 
@@ -33,6 +37,25 @@ class Epoch(NamedTuple):
     reconstruction: float
     kl: float
     broken: int | None
+    rows: Tensor | None  # of the cells of that step, (B,)
+
+
+@contextmanager
+def on_device(
+    model, cells, train, plan, optimiser, seed: int, labelled: str = "minibatch"
+) -> Iterator["DeviceTraining | None"]:
+    """Give a training on the device where it can take this path, else None.
+
+    Parameters are those of `DeviceTraining`, with `training.loader.Cells`. Inside the context the
+    model takes minibatches of the training's `cells`, validation too.
+    """
+    if cells.device != "cuda" or plan.optimiser != "adam" or not fits(model):
+        yield None
+        return
+    dtype = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    resident = ResidentCells(cells, standard_of(model), dtype)
+    with heavy_ends(model, DeviceKernels(dtype)):
+        yield DeviceTraining(model, resident, train, plan, optimiser, seed, labelled)
 
 
 class DeviceTraining:
@@ -99,8 +122,10 @@ class DeviceTraining:
         for number, part in enumerate(parts):
             self.settings.copy_(settings[number])
             self.take_step(order[:, part])
-        n_sound = int(self.n_sound)
-        return Epoch(*(self.sums[:3] / n_cells).tolist(), n_sound if n_sound < len(parts) else None)
+        losses, n_sound = (self.sums[:3] / n_cells).tolist(), int(self.n_sound)
+        if n_sound == len(parts):
+            return Epoch(*losses, None, None)
+        return Epoch(*losses, n_sound, order[0, parts[n_sound]])
 
     def shuffle(self) -> Tensor:
         """Return an epoch's rows in random order, (1, n); with those drawn for labels (2, n)."""

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.sparse import csr_matrix
 
-from sclatent.kernels.cuda.captured import DeviceTraining
+from sclatent.kernels.cuda.captured import DeviceTraining, on_device
 from sclatent.kernels.cuda.device import DeviceKernels
 from sclatent.kernels.cuda.ends import fits, heavy_ends, standard_of
 from sclatent.kernels.cuda.resident import ResidentCells
@@ -195,6 +195,12 @@ def test_validation_on_the_device_gives_the_loss_of_the_plain_model(cells):
     assert found[:3] == pytest.approx(expected[:3], rel=1e-5)
 
 
+def test_without_a_gpu_no_training_takes_this_path(cells):
+    model = build(cells, SCVI[0])
+    with on_device(model, cells, TRAIN, PLAN, PLAN.optimise(model), seed=0) as training:
+        assert training is None
+
+
 class Replayed:
     """Stands for a CUDA graph: takes the step again with the rows that lie in its place."""
 
@@ -257,9 +263,10 @@ def test_the_first_step_that_is_not_finite_is_named_and_no_weight_changes_any_mo
     model = build(cells, SCVI[0])
     resident = ResidentCells(cells)
     training = DeviceTraining(model, resident, TRAIN, PLAN, PLAN.optimise(model), seed=0)
-    plain, weights = model.loss, []
+    plain, weights, seen = model.loss, [], []
 
     def loss(minibatch, kl_weight, done):
+        seen.append(minibatch.rows.tolist())
         weights.append(model.share.weight.detach().clone())
         found = plain(minibatch, kl_weight, done)
         return found._replace(total=found.total * float("nan")) if len(weights) == 3 else found
@@ -268,5 +275,6 @@ def test_the_first_step_that_is_not_finite_is_named_and_no_weight_changes_any_mo
     with heavy_ends(model, PLAIN):
         epoch = training.run_epoch(Schedule(1, 4, PLAN))
     assert epoch.broken == 2
+    assert epoch.rows.tolist() == seen[2]
     assert not torch.equal(weights[0], weights[2])
     assert torch.equal(weights[2], model.share.weight)
