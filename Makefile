@@ -2,6 +2,7 @@
 # make test        set up .venv if needed, then run the tests
 # make test-peers  set up .venv-peers if needed, then run the tests against published tools
 # make parity      set up .venv-peers if needed, then train here and in scvi-tools, side by side
+# make bench-loading  measure how fast minibatches come from disk, and the memory that takes
 # make check       format, lint, and Snakemake's own lint
 # make lock        resolve requirements.in and requirements-peers.in into the locks (needs uv)
 # make clean       delete results (never .venv, .venv-peers or resources)
@@ -15,7 +16,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 # uv reads another variable than pip for folders with wheels
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 
-.PHONY: run test test-peers parity check format lock clean
+.PHONY: run test test-peers parity bench-loading check format lock clean
 
 run: .venv/ready
 	@echo "sclatent: running the workflow on the embedded default; results and report go to results/"
@@ -33,6 +34,9 @@ parity: .venv-peers/ready
 	@echo "sclatent: training scVI and scANVI here and in scvi-tools on the same cells"
 	@PYTHONPATH=scripts OMP_NUM_THREADS=1 .venv-peers/bin/python -W ignore benchmarks/parity.py \
 	  --docs docs/parity.md $(ARGS)
+
+bench-loading: .venv/ready
+	@OMP_NUM_THREADS=1 .venv/bin/python benchmarks/loading.py $(ARGS)
 
 check: .venv/ready
 	.venv/bin/ruff format --check .

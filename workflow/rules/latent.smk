@@ -22,6 +22,7 @@ rule fit_pca:
     params:
         code=library("fit_pca"),
         pca=lookup(dpath="pca", within=config),
+        memory_gb=lookup(dpath="training/memory_gb", within=config),
     script:
         "../../scripts/fit_pca.py"
 
@@ -172,6 +173,7 @@ rule import_latent:
         code=library("import_latent"),
         folder=lambda wildcards: imported(wildcards.dataset)[wildcards.latent],
         device=lookup(dpath="training/device", within=config),
+        memory_gb=lookup(dpath="training/memory_gb", within=config),
     script:
         "../../scripts/import_latent.py"
 

@@ -6,19 +6,24 @@ one-hot covariates other than the batch, M numeric covariates.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sclatent.data.compact import Block, CompactCounts, compact
+from sclatent.data.compact import Block, Counts, compact
 from sclatent.data.store import covariates
+from sclatent.data.stream import ahead
 from sclatent.errors import InputError, problem
 from sclatent.models.likelihoods import Entries
+
+RUN = 128
+"""Neighbouring cells that are read from disk together."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +129,7 @@ class Cells:
     Attributes
     ----------
     counts
-        Raw counts, (n_cells, G); a SciPy matrix is made compact.
+        Raw counts, (n_cells, G), in memory or on disk; a SciPy matrix is made compact.
     batch
         Code of each cell's batch, (n_cells,).
     label
@@ -139,7 +144,7 @@ class Cells:
         Names of the labels, in the order of their codes.
     """
 
-    counts: CompactCounts
+    counts: Counts
     batch: np.ndarray
     label: np.ndarray
     batches: list
@@ -174,9 +179,9 @@ class Cells:
             self.covariates.values.shape[1],
         )
 
-    def take(self, rows: np.ndarray) -> Minibatch:
-        """Return the cells `rows` as a minibatch."""
-        block = self.counts.take(rows)
+    def take(self, rows: np.ndarray, pool=None) -> Minibatch:
+        """Return the cells `rows` as a minibatch; their counts are in `pool` if they were read."""
+        block = (self.counts if pool is None else pool).take(rows)
         one_hot = torch.nn.functional.one_hot(
             torch.from_numpy(self.batch[rows].astype(np.int64)), len(self.batches)
         )
@@ -325,12 +330,83 @@ def slices(n_cells: int, size: int) -> list[slice]:
     return [slice(a, b) for a, b in zip(starts, [*starts[1:], n_cells], strict=True)]
 
 
-def shuffled(rows: np.ndarray, size: int, generator: np.random.Generator) -> Iterator[np.ndarray]:
-    """Yield the rows of each minibatch of one epoch, in random order."""
-    order = generator.permutation(rows)
+def shuffled(
+    rows: np.ndarray, size: int, generator: np.random.Generator, pool: int | None = None
+) -> Iterator[np.ndarray]:
+    """Yield the rows of each minibatch of one epoch, in random order.
+
+    Counts on disk are read in runs of neighbouring cells. The runs come in random order, some of
+    them make a pool, and the cells of a pool come in random order. A pool of all cells leaves no
+    trace: each order of them is as likely as any other.
+
+    Parameters
+    ----------
+    rows
+        Of the cells, rising.
+    size
+        Cells of a minibatch.
+    generator
+        Drawn from once, before the first minibatch.
+    pool
+        Cells of a pool, rounded up to whole runs; all by default.
+    """
+    order = generator.permutation(len(rows))
+    run = order // RUN
+    first = np.unique(run, return_index=True)[1]  # where each run comes up first
+    rank = np.argsort(np.argsort(first))
+    place = rank[run] // -(-(pool or len(rows)) // RUN)
+    order = rows[order[np.argsort(place, kind="stable")]]
     for part in slices(len(order), size):
         # Sorted rows are gathered faster; the order within a minibatch does not matter.
         yield np.sort(order[part])
+
+
+def draw_epoch(
+    cells: Cells,
+    rows: np.ndarray,
+    size: int,
+    generator: np.random.Generator,
+    pool_cells: int,
+    done: int = 0,
+) -> Iterator[Minibatch]:
+    """Yield the minibatches of one epoch.
+
+    Parameters
+    ----------
+    cells, rows, size, generator
+        As for `shuffled`.
+    pool_cells
+        Cells of a pool when counts are on disk. In memory one pool holds all.
+    done
+        Minibatches to leave out at the beginning; the generator is drawn from all the same.
+    """
+    pool = -(-pool_cells // RUN) * RUN if cells.counts.on_disk else len(rows)
+    parts = shuffled(rows, size, generator, pool)
+    return stream(cells, islice(parts, done, None), pool)
+
+
+def stream(cells: Cells, parts: Iterable[np.ndarray], pool: int) -> Iterator[Minibatch]:
+    """Yield minibatches with the rows of each of `parts`; a pool is read while one is used."""
+
+    def read(together: list) -> tuple:
+        return together, cells.counts.read(np.concatenate(together))
+
+    for together, counts in ahead(partial(read, some) for some in pools(parts, pool)):
+        for rows in together:
+            yield cells.take(rows, counts)
+
+
+def pools(parts: Iterable[np.ndarray], size: int) -> Iterator[list]:
+    """Gather the rows of minibatches in lists, as those of pools of `size` cells come up."""
+    pool, n_cells, end = [], 0, size
+    for part in parts:
+        if n_cells >= end:
+            yield pool
+            pool, end = [], end + size
+        pool.append(part)
+        n_cells += len(part)
+    if pool:
+        yield pool
 
 
 def draw_labelled(

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_, get_total_norm
 
 from sclatent.errors import InputError
-from sclatent.training.loader import Cells, draw_labelled, shuffled, slices
+from sclatent.training.loader import Cells, draw_epoch, draw_labelled, slices
 from sclatent.training.plan import Schedule, Training
 
 
@@ -112,7 +112,7 @@ def fit(
     torch.manual_seed(seed)
     progress, best, curve = Progress(n_epochs), Best(plan.keep), []
     for epoch in range(1, n_epochs + 1):
-        minibatches = gather(cells, train, plan.minibatch, labelled, generator)
+        minibatches = gather(cells, train, plan, labelled, generator)
         learned = run_epoch(model, minibatches, plan, optimiser, schedule)
         checked = evaluate(model, cells, validation, plan.minibatch, seed)
         curve.append(describe_epoch(epoch, schedule, learned, checked))
@@ -127,13 +127,12 @@ def fit(
     return [{**row, "best": row["epoch"] == best.epoch} for row in curve]
 
 
-def gather(cells: Cells, rows, size: int, labelled: str, generator):
+def gather(cells: Cells, rows, plan: Training, labelled: str, generator):
     """Yield the minibatches of one epoch, with cells drawn for their labels where asked."""
-    for part in shuffled(rows, size, generator):
-        minibatch = cells.take(part)
+    for minibatch in draw_epoch(cells, rows, plan.minibatch, generator, plan.pool_cells):
         if labelled != "minibatch":
             even = labelled == "balanced"
-            drawn = rows[draw_labelled(cells.label[rows], len(part), even, generator)]
+            drawn = rows[draw_labelled(cells.label[rows], len(minibatch), even, generator)]
             minibatch = minibatch.replace(labelled=cells.take(drawn))
         yield minibatch
 

@@ -32,6 +32,8 @@ class Training:
     keep: str = "best"
     patience: int = 30
     device: str = "cpu"
+    memory_gb: float = 4.0
+    pool_cells: int = 65_536
 
     def n_epochs(self, n_train: int, n_validation: int = 0) -> int:
         """Return the number of epochs.
