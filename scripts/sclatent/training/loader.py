@@ -161,7 +161,7 @@ class Cells:
     @cached_property
     def library_size(self) -> np.ndarray:
         """Total counts of each cell over the genes here, at least 1, (n_cells,)."""
-        return np.maximum(self.counts.library_size, 1).astype(np.float64)
+        return np.maximum(self.counts.library_size, 1, dtype=np.float64)
 
     @property
     def generators(self) -> list:
@@ -335,9 +335,8 @@ def shuffled(
 ) -> Iterator[np.ndarray]:
     """Yield the rows of each minibatch of one epoch, in random order.
 
-    Counts on disk are read in runs of neighbouring cells. The runs come in random order, some of
-    them make a pool, and the cells of a pool come in random order. A pool of all cells leaves no
-    trace: each order of them is as likely as any other.
+    Any order of the cells is as likely as another. With a pool that does not hold all of them, the
+    order is changed so that counts on disk can be read in runs of neighbouring cells.
 
     Parameters
     ----------
@@ -351,14 +350,31 @@ def shuffled(
         Cells of a pool, rounded up to whole runs; all by default.
     """
     order = generator.permutation(len(rows))
-    run = order // RUN
-    first = np.unique(run, return_index=True)[1]  # where each run comes up first
-    rank = np.argsort(np.argsort(first))
-    place = rank[run] // -(-(pool or len(rows)) // RUN)
-    order = rows[order[np.argsort(place, kind="stable")]]
+    if pool is not None and pool < len(rows):
+        order = pooled(order, -(-pool // RUN))
     for part in slices(len(order), size):
         # Sorted rows are gathered faster; the order within a minibatch does not matter.
-        yield np.sort(order[part])
+        yield np.sort(rows[order[part]])
+
+
+def pooled(order: np.ndarray, n_runs: int) -> np.ndarray:
+    """Return a random order of cells pool by pool.
+
+    A pool is made of runs of neighbouring cells, in the order in which the runs come up first. The
+    cells of a pool keep their order, and so does everything when one pool holds all runs.
+
+    Parameters
+    ----------
+    order
+        The numbers from 0 on, (n_cells,).
+    n_runs
+        Runs in a pool.
+    """
+    run = (order // RUN).astype(np.int32)
+    first = np.empty(run.max() + 1, dtype=np.int64)
+    first[run[::-1]] = np.arange(len(run))[::-1]  # the last to be written is the first to come up
+    pool = (first.argsort().argsort() // n_runs).astype(np.int32)
+    return order[np.argsort(pool[run], kind="stable")]
 
 
 def draw_epoch(
