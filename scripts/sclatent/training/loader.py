@@ -410,6 +410,7 @@ def stream(cells: Cells, parts: Iterable[np.ndarray], pool: int) -> Iterator[Min
     for together, counts in ahead(partial(read, some) for some in pools(parts, pool)):
         for rows in together:
             yield cells.take(rows, counts)
+        del counts  # so that two pools are in memory, not three
 
 
 def pools(parts: Iterable[np.ndarray], size: int) -> Iterator[list]:
