@@ -103,8 +103,8 @@ def hold(blocks: Iterable[Block], n_genes: int, memory_gb: float) -> Counts:
     """Hold counts in memory or, when they take more than a budget, on disk.
 
     They then lie in the folder for temporary files, whose place Snakemake's resource `tmpdir` or
-    the variable TMPDIR sets. Nothing is left behind, however the process ends: the files have lost
-    their names before they are used.
+    the variable TMPDIR sets. Once written, the files lose their names, so nothing is left behind,
+    however the process ends; only one that is killed while it writes leaves its folder.
 
     Parameters
     ----------
