@@ -5,6 +5,7 @@
 # make bench-training  set up .venv-peers if needed, then time training here beside scvi-tools
 # make bench-scaling   set up .venv if needed, then time every stage on 10k to 300k simulated cells
 # make bench-million   set up .venv if needed, then time the chain on a million simulated cells
+# make bench-loading   measure how fast minibatches come from disk, and the memory that takes
 # make check           format, lint, and Snakemake's own lint
 # make lock            resolve requirements.in and requirements-peers.in into the locks (needs uv)
 # make clean           delete results (never .venv, .venv-peers or resources)
@@ -18,7 +19,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 # uv reads another variable than pip for folders with wheels
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 
-.PHONY: run test test-peers parity bench-training bench-scaling bench-million check format lock clean
+.PHONY: run test test-peers parity bench-training bench-loading bench-scaling bench-million check format lock clean
 
 run: .venv/ready
 	@echo "sclatent: running the workflow on the embedded default; results and report go to results/"
@@ -48,6 +49,9 @@ bench-scaling: .venv/ready
 bench-million: .venv/ready
 	@echo "sclatent: timing the workflow on a million simulated cells; this takes a quiet machine"
 	@PYTHONPATH=scripts .venv/bin/python -W ignore benchmarks/million.py $(ARGS)
+
+bench-loading: .venv/ready
+	@OMP_NUM_THREADS=1 .venv/bin/python benchmarks/loading.py $(ARGS)
 
 check: .venv/ready
 	.venv/bin/ruff format --check .

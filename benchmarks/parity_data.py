@@ -7,6 +7,7 @@ import numpy as np
 import yaml
 
 from sclatent import files
+from sclatent.data.chosen import read_counts
 from sclatent.data.genes import Selection, select_genes
 from sclatent.data.qc import Filters, filter_cells
 from sclatent.data.settings import Entry, Limits
@@ -84,4 +85,4 @@ def read(folder: Path, seed: int):
     """Return the cells of a dataset with the genes and splits of a seed, as AnnData."""
     here = folder / f"seed{seed}"
     paths = {"genes": here / "genes.tsv", "splits": here / "splits.tsv.gz"}
-    return read_cells(folder / "cells.h5ad", **paths)
+    return read_counts(folder / "cells.h5ad", **paths).to_anndata()

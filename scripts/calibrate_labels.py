@@ -1,12 +1,12 @@
 """Fit the temperature of a classifier on the calibration cells; write its final labels."""
 
 from sclatent import job
-from sclatent.data.store import read_cells
+from sclatent.data.store import read_obs
 from sclatent.labels.calibration import calibrate
 from sclatent.labels.tables import labels_table, read_labels, write_labels
 
 job.start(snakemake)
-obs = read_cells(snakemake.input.cells, splits=snakemake.input.splits).obs
+obs = read_obs(snakemake.input.cells, snakemake.input.splits)
 calibrated = calibrate(
     read_labels(snakemake.input.labels, obs.index),
     obs["cell_type"].to_numpy(dtype=str),

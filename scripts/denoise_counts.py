@@ -3,14 +3,15 @@
 import numpy as np
 
 from sclatent import job
-from sclatent.data.store import read_cells, write_expression
+from sclatent.data.chosen import read_counts
+from sclatent.data.store import write_expression
 from sclatent.models import saved
 from sclatent.models.posterior import denoise
 
 job.start(snakemake)
 names, settings = snakemake.wildcards, snakemake.params.denoise
-adata = read_cells(
-    snakemake.input.cells, genes=snakemake.input.genes, splits=snakemake.input.splits
+adata = read_counts(
+    snakemake.input.cells, snakemake.input.genes, snakemake.input.splits, snakemake.params.memory_gb
 )
 model, cells = saved.load_for(snakemake.input.model, adata, snakemake.params.device)
 values = denoise(model, cells, np.arange(adata.n_obs), **settings, seed=int(names.seed))

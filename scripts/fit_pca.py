@@ -3,14 +3,15 @@
 import numpy as np
 
 from sclatent import job
-from sclatent.baselines.pca import Pca, fit_pca, log_normalise
-from sclatent.data.store import read_cells, write_latent
+from sclatent.baselines.pca import LogNormalised, Pca, fit_pca
+from sclatent.data.chosen import read_counts
+from sclatent.data.store import write_latent
 
 job.start(snakemake)
-cells = read_cells(
-    snakemake.input.cells, genes=snakemake.input.genes, splits=snakemake.input.splits
+cells = read_counts(
+    snakemake.input.cells, snakemake.input.genes, snakemake.input.splits, snakemake.params.memory_gb
 )
-values = log_normalise(cells.X, cells.obs["total_counts"].to_numpy())
+values = LogNormalised(cells.X, cells.obs["total_counts"].to_numpy())
 train = np.asarray(cells.obs["cells_split"] == "train")
 latent = fit_pca(values, train, Pca(**snakemake.params.pca))
 write_latent(snakemake.output.latent, latent, cells.obs_names)

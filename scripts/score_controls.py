@@ -3,11 +3,12 @@
 from sclatent import files, job
 from sclatent.benchmark.controls import score_controls
 from sclatent.benchmark.score import BenchmarkSettings, prepare
-from sclatent.data.store import read_cells, read_latent
+from sclatent.data.chosen import read_counts
+from sclatent.data.store import read_latent
 
 job.start(snakemake)
-cells = read_cells(
-    snakemake.input.cells, genes=snakemake.input.genes, splits=snakemake.input.splits
+cells = read_counts(
+    snakemake.input.cells, snakemake.input.genes, snakemake.input.splits, snakemake.params.memory_gb
 )
 latent = read_latent(snakemake.input.latent, cells.obs_names)
 seed = int(snakemake.wildcards.seed)

@@ -2,14 +2,14 @@
 
 from sclatent import files, job
 from sclatent.benchmark.heldout import score_model
-from sclatent.data.store import read_cells
+from sclatent.data.chosen import read_counts
 from sclatent.models import saved
 from sclatent.training.loader import split_rows
 
 job.start(snakemake)
 params, seed = snakemake.params, int(snakemake.wildcards.seed)
-adata = read_cells(
-    snakemake.input.cells, genes=snakemake.input.genes, splits=snakemake.input.splits
+adata = read_counts(
+    snakemake.input.cells, snakemake.input.genes, snakemake.input.splits, snakemake.params.memory_gb
 )
 model, cells = saved.load_for(snakemake.input.model, adata, params.device)
 row = score_model(model, cells, split_rows(adata), params.n_samples, params.max_cells, seed)

@@ -3,7 +3,8 @@
 import pandas as pd
 
 from sclatent import files, job
-from sclatent.data.store import read_cells, write_latent
+from sclatent.data.chosen import read_counts
+from sclatent.data.store import write_latent
 from sclatent.models import saved
 from sclatent.models.dca import Dca, build_dca
 from sclatent.training.checkpoint import checkpoint_of
@@ -14,8 +15,8 @@ from sclatent.training.plan import Training
 job.start(snakemake)
 seed = int(snakemake.wildcards.seed)
 training = Training(**snakemake.params.training)
-adata = read_cells(
-    snakemake.input.cells, genes=snakemake.input.genes, splits=snakemake.input.splits
+adata = read_counts(
+    snakemake.input.cells, snakemake.input.genes, snakemake.input.splits, training.memory_gb
 )
 cells, rows = gather_cells(adata, training.device), split_rows(adata)
 model = build_dca(cells, rows.train, Dca(**snakemake.params.model), seed)

@@ -3,7 +3,8 @@
 import pandas as pd
 
 from sclatent import files, job
-from sclatent.data.store import read_cells, write_latent
+from sclatent.data.chosen import read_counts
+from sclatent.data.store import write_latent
 from sclatent.labels.tables import labels_table, write_labels
 from sclatent.models import saved
 from sclatent.models.scanvi import Scanvi, build_scanvi
@@ -16,8 +17,8 @@ from sclatent.training.plan import Training
 job.start(snakemake)
 seed = int(snakemake.wildcards.seed)
 settings, training = Scanvi(**snakemake.params.model), Training(**snakemake.params.training)
-adata = read_cells(
-    snakemake.input.cells, genes=snakemake.input.genes, splits=snakemake.input.splits
+adata = read_counts(
+    snakemake.input.cells, snakemake.input.genes, snakemake.input.splits, training.memory_gb
 )
 cells = gather_cells(adata, training.device, settings.min_cells_per_label)
 rows, scvi_settings = split_rows(adata), Scvi(**snakemake.params.scvi)

@@ -3,7 +3,8 @@
 import pandas as pd
 
 from sclatent import files, job
-from sclatent.data.store import read_cells, write_latent
+from sclatent.data.chosen import read_counts
+from sclatent.data.store import write_latent
 from sclatent.models import saved
 from sclatent.models.scvi import Scvi, build_scvi
 from sclatent.training.checkpoint import checkpoint_of
@@ -14,8 +15,8 @@ from sclatent.training.plan import Training
 job.start(snakemake)
 seed = int(snakemake.wildcards.seed)
 settings, training = Scvi(**snakemake.params.model), Training(**snakemake.params.training)
-adata = read_cells(
-    snakemake.input.cells, genes=snakemake.input.genes, splits=snakemake.input.splits
+adata = read_counts(
+    snakemake.input.cells, snakemake.input.genes, snakemake.input.splits, training.memory_gb
 )
 min_cells = settings.needs_labels * snakemake.params.min_cells_per_label
 cells, rows = gather_cells(adata, training.device, min_cells), split_rows(adata)

@@ -13,7 +13,7 @@ from scipy.sparse import csr_matrix
 
 from sclatent.models import saved
 from sclatent.models.exports import write_export
-from sclatent.models.imports import adopt, select_genes
+from sclatent.models.imports import adopt, check_genes
 from sclatent.models.posterior import denoise
 from sclatent.models.published import read_published
 from sclatent.models.scanvi import Scanvi, build_scanvi
@@ -76,7 +76,8 @@ def train_there(adata, kind="SCVI", covariates=True, **options):
 
 def bring(folder, adata):
     published = read_published(folder)
-    here = select_genes(adata, published, str(folder))
+    check_genes(adata.var_names, published, str(folder))
+    here = adata[:, published.genes].copy()
     return *adopt(published, here, str(folder)), here
 
 

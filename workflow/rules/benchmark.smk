@@ -22,6 +22,7 @@ rule score_latent:
     params:
         code=library("score_latent"),
         benchmark=lookup(dpath="benchmark", within=config),
+        memory_gb=lookup(dpath="training/memory_gb", within=config),
     script:
         "../../scripts/score_latent.py"
 
@@ -42,6 +43,7 @@ rule score_controls:
     params:
         code=library("score_controls"),
         benchmark=lookup(dpath="benchmark", within=config),
+        memory_gb=lookup(dpath="training/memory_gb", within=config),
     script:
         "../../scripts/score_controls.py"
 
@@ -98,6 +100,7 @@ rule score_likelihood:
         code=library("score_likelihood"),
         n_samples=lookup(dpath="benchmark/n_importance_samples", within=config),
         max_cells=lookup(dpath="benchmark/max_likelihood_cells", within=config),
+        memory_gb=lookup(dpath="training/memory_gb", within=config),
         device=lambda wildcards: plan(wildcards.latent)["device"],
     script:
         "../../scripts/score_likelihood.py"

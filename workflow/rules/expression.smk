@@ -22,5 +22,6 @@ rule denoise_counts:
         code=library("denoise_counts"),
         denoise={key: value for key, value in config["denoise"].items() if key != "latents"},
         device=lambda wildcards: plan(wildcards.latent)["device"],
+        memory_gb=lookup(dpath="training/memory_gb", within=config),
     script:
         "../../scripts/denoise_counts.py"

@@ -23,6 +23,7 @@ rule fit_pca:
     params:
         code=library("fit_pca"),
         pca=lookup(dpath="pca", within=config),
+        memory_gb=lookup(dpath="training/memory_gb", within=config),
     script:
         "../../scripts/fit_pca.py"
 
@@ -176,6 +177,7 @@ rule import_latent:
         code=library("import_latent"),
         folder=lambda wildcards: imported(wildcards.dataset)[wildcards.latent],
         device=lookup(dpath="training/device", within=config),
+        memory_gb=lookup(dpath="training/memory_gb", within=config),
     script:
         "../../scripts/import_latent.py"
 

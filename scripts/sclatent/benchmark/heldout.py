@@ -11,7 +11,8 @@ import torch
 from sclatent.models.dca import DCA
 from sclatent.models.likelihoods import NegativeBinomial, dispersion_from_moments
 from sclatent.models.posterior import likelihood
-from sclatent.training.loader import Cells, Rows, slices
+from sclatent.training.loader import Cells, Rows
+from sclatent.training.order import slices
 
 
 def score_model(
@@ -81,10 +82,10 @@ def null_likelihood(cells: Cells, train: np.ndarray, rows: np.ndarray) -> np.nda
     log_p = np.empty(len(rows))
     for code in np.unique(cells.batch[rows]):
         known, here = train[cells.batch[train] == code], np.flatnonzero(cells.batch[rows] == code)
-        counts, library_size = cells.counts[known], cells.library_size[known]
-        share = np.asarray(counts.sum(0)).ravel() + 0.5
+        moments, library_size = cells.counts.moments(known), cells.library_size[known]
+        share = moments.total + 0.5
         # Where the decoder explains a part of the variance, theta starts at twice its estimate.
-        log_theta = dispersion_from_moments(counts, library_size) - np.log(2)
+        log_theta = dispersion_from_moments(moments, library_size) - np.log(2)
         log_share = torch.from_numpy(np.log(share / share.sum())).float().to(cells.device)
         for part in slices(len(here), 256):
             minibatch = cells.take(rows[here[part]])

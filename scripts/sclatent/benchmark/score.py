@@ -20,7 +20,8 @@ from sclatent.errors import InputError, problem
 
 if TYPE_CHECKING:
     import pandas as pd
-    from anndata import AnnData
+
+    from sclatent.data.chosen import ChosenCounts
 
 MIN_CELLS = 10
 """Labelled cells that a type needs in all to be scored."""
@@ -72,7 +73,7 @@ class Judge:
     settings: BenchmarkSettings
 
 
-def prepare(cells: AnnData, settings: BenchmarkSettings, seed: int) -> Judge:
+def prepare(cells: ChosenCounts, settings: BenchmarkSettings, seed: int) -> Judge:
     """Choose the cells that are judged and find the neighbours to preserve.
 
     Parameters
@@ -88,19 +89,19 @@ def prepare(cells: AnnData, settings: BenchmarkSettings, seed: int) -> Judge:
         rng = np.random.default_rng([seed, 4])
         rows = np.sort(rng.choice(rows, MAX_CELLS, replace=False))
         print(f"scores are measured on {MAX_CELLS:,} of {cells.n_obs:,} cells, drawn at random")
-        cells = cells[rows]
-    names, sizes = np.unique(cells.obs["cell_type"].astype(str), return_counts=True)
+    obs = cells.obs.iloc[rows]
+    names, sizes = np.unique(obs["cell_type"].astype(str), return_counts=True)
     scored = [name for name in names[sizes >= MIN_CELLS] if name != UNKNOWN]
     rare = sorted(set(names) - set(scored) - {UNKNOWN})
     if rare:
         print(f"types of fewer than {MIN_CELLS} cells are not scored: {', '.join(rare)}")
-    labels = cells.obs["cell_type"].astype(str).map({name: i for i, name in enumerate(scored)})
+    labels = obs["cell_type"].astype(str).map({name: i for i, name in enumerate(scored)})
     labels = labels.fillna(-1).to_numpy(dtype=np.int64)
-    judged = (cells.obs["labels_split"].astype(str) == "test").to_numpy() & (labels >= 0)
-    batches = np.unique(cells.obs["batch"].astype(str), return_inverse=True)[1]
-    library_size = cells.obs["total_counts"].to_numpy(dtype=np.float64)
+    judged = (obs["labels_split"].astype(str) == "test").to_numpy() & (labels >= 0)
+    batches = np.unique(obs["batch"].astype(str), return_inverse=True)[1]
+    library_size = obs["total_counts"].to_numpy(dtype=np.float64)
     k = settings.n_neighbors_preservation
-    references = batch_references(cells.X, library_size, batches, k)
+    references = batch_references(cells.X[rows], library_size, batches, k)
     print(
         f"label metrics on {judged.sum():,} test labels of {len(np.unique(labels[judged]))} types"
     )

@@ -28,18 +28,14 @@ QC_METRICS = (
 """The columns of obs that quality control writes."""
 
 
-def read_cells(
-    path: str | PathLike, genes: str | PathLike | None = None, splits: str | PathLike | None = None
-) -> AnnData:
-    """Read counts of cells, restricted to chosen genes and with their split where asked.
+def read_cells(path: str | PathLike, splits: str | PathLike | None = None) -> AnnData:
+    """Read the counts of all genes, with the split of each cell where asked.
 
     Parameters
     ----------
     path
         An h5ad with raw counts in X (B, G), obs `batch` and `cell_type`, and the columns that
         `covariates` names.
-    genes
-        A table with a column `gene`; X keeps these genes, in the order of the table.
     splits
         A table with columns `cell`, `cells`, `labels`; obs gains the categories `cells_split`
         and `labels_split`.
@@ -52,24 +48,26 @@ def read_cells(
     Raises
     ------
     InputError
-        When a chosen gene or the split of a cell is missing.
+        When the split of a cell is missing.
     """
     import anndata
 
     adata = anndata.read_h5ad(path)
-    if genes is not None:
-        chosen = files.read_table(genes)["gene"].to_numpy()
-        adata = adata[:, positions(adata.var_names, chosen, genes, path, "gene")].copy()
-    if splits is not None:
-        table = files.read_table(splits)
-        rows = positions(table["cell"], adata.obs_names, path, splits, "cell")
-        for column in ("cells", "labels"):
-            values = table[column].to_numpy()[rows]
-            adata.obs[f"{column}_split"] = values
-            adata.obs[f"{column}_split"] = adata.obs[f"{column}_split"].astype("category")
+    join_splits(adata.obs, splits, path)
     adata.X = adata.X.tocsr().astype(np.int32, copy=False)
     adata.X.sort_indices()
     return adata
+
+
+def join_splits(obs: DataFrame, splits: str | PathLike | None, path: str | PathLike) -> None:
+    """Add the split of each cell to the table of the cells of `path`, where there is one."""
+    if splits is None:
+        return
+    table = files.read_table(splits)
+    rows = positions(table["cell"], obs.index, path, splits, "cell")
+    for column in ("cells", "labels"):
+        obs[f"{column}_split"] = table[column].to_numpy()[rows]
+        obs[f"{column}_split"] = obs[f"{column}_split"].astype("category")
 
 
 def covariates(adata: AnnData) -> tuple[list[str], list[str]]:
@@ -86,13 +84,24 @@ def covariates(adata: AnnData) -> tuple[list[str], list[str]]:
     return categorical, continuous
 
 
-def read_obs(path: str | PathLike) -> DataFrame:
-    """Read the table of the cells of an h5ad, without the counts."""
+def read_obs(path: str | PathLike, splits: str | PathLike | None = None) -> DataFrame:
+    """Read the table of the cells of an h5ad without the counts, with splits as `read_cells`."""
     import h5py
     from anndata.io import read_elem
 
     with h5py.File(path) as file:
-        return read_elem(file["obs"])
+        obs = read_elem(file["obs"])
+    join_splits(obs, splits, path)
+    return obs
+
+
+def read_genes(path: str | PathLike) -> list[str]:
+    """Read the names of the genes of an h5ad."""
+    import h5py
+    from anndata.io import read_elem
+
+    with h5py.File(path) as file:
+        return list(read_elem(file["var"]).index)
 
 
 def write_latent(path: str | PathLike, values: np.ndarray, cells) -> None:

@@ -156,29 +156,37 @@ class DCA(nn.Module):
         return self.settings.ridge * pi.square().sum(1).mean()
 
     @torch.no_grad()
-    def start_from(self, counts, library_size) -> None:
+    def start_from(self, cells: Cells, train: np.ndarray) -> None:
         """Take the input's mean and sd, and the start of mu and theta, from the training cells.
 
         Parameters
         ----------
-        counts
-            CSR matrix of the training cells, (n_cells, G).
-        library_size
-            (n_cells,).
+        cells
+            Counts.
+        train
+            Rows of the training cells.
         """
+        library_size = cells.library_size[train]
         median = np.median(library_size)
         size = library_size / median
-        logs = (diags(1 / size) @ counts).log1p()
-        mean = np.asarray(logs.mean(0)).ravel()
-        variance = np.asarray(logs.multiply(logs).mean(0)).ravel() - mean**2
+        total, squares, n_cells = np.zeros(self.n_genes), np.zeros(self.n_genes), 0
+        for counts in cells.counts.blocks(train):
+            here = slice(n_cells, n_cells + counts.shape[0])
+            logs = (diags(1 / size[here]) @ counts).log1p()
+            total += np.asarray(logs.sum(0)).ravel()
+            squares += np.asarray(logs.multiply(logs).sum(0)).ravel()
+            n_cells = here.stop
+        mean = total / n_cells
+        variance = squares / n_cells - mean**2
         # A gene without variance is centred only: its input is 0, not a division by 0.
         sd = np.sqrt(np.where(variance > 1e-12, variance, 1))
         self.median_size.fill_(median)
         self.input_mean.copy_(torch.from_numpy(mean))
         self.input_sd.copy_(torch.from_numpy(sd))
         if self.settings.start == "data":
-            expected = (np.asarray(counts.sum(0)).ravel() + 1) / (size.sum() + 1)
-            log_theta = dispersion_from_moments(counts, library_size)
+            moments = cells.counts.moments(train)
+            expected = (moments.total + 1) / (size.sum() + 1)
+            log_theta = dispersion_from_moments(moments, library_size)
             self.output.start_from(torch.from_numpy(expected).float(), log_theta)
 
 
@@ -233,5 +241,5 @@ def build_dca(cells: Cells, train, settings: Dca, seed: int) -> DCA:
     """
     torch.manual_seed(seed)
     model = DCA(cells.counts.shape[1], settings)
-    model.start_from(cells.counts[train], cells.library_size[train])
+    model.start_from(cells, train)
     return model.to(cells.device)

@@ -39,13 +39,13 @@ class Wiring(NamedTuple):
     batches: Tensor  # (S of the model, S of the data)
 
 
-def select_genes(adata, published: Published, where: str):
-    """Return the cells with the model's genes, in its order.
+def check_genes(there, published: Published, where: str) -> None:
+    """Raise where a dataset lacks genes of the model.
 
     Parameters
     ----------
-    adata
-        Cells with all genes that quality control kept.
+    there
+        Names of the genes that quality control kept.
     published
         The model.
     where
@@ -56,15 +56,14 @@ def select_genes(adata, published: Published, where: str):
     InputError
         When a gene is missing. It is never taken for one that is not expressed.
     """
-    missing = [gene for gene in published.genes if gene not in adata.var_names]
+    missing = sorted(set(published.genes) - set(there), key=published.genes.index)
     if missing:
         what = f"{len(missing):,} of its {len(published.genes):,} genes are not in the dataset, "
         what += f"such as {', '.join(missing[:3])}"
         fix = "give a dataset with these genes, named alike; qc.min_cells_per_gene: 1 drops fewest"
         if len(missing) == len(published.genes):
-            fix = f"name the genes alike: the dataset has {', '.join(adata.var_names[:3])}"
+            fix = f"name the genes alike: the dataset has {', '.join(there[:3])}"
         raise InputError(problem(where, what, fix))
-    return adata[:, published.genes].copy()
 
 
 def adopt(published: Published, adata, where: str, device: str = "cpu") -> tuple:

@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid, softplus
 
+from sclatent.data.compact import Moments
+
 LOG_FACTORIALS = torch.lgamma(torch.arange(1.0, 1025.0, dtype=torch.float64))
 """log x! for x from 0 to 1023."""
 LOG_TWO_PI = 1.8378770664093453
@@ -193,7 +195,7 @@ def log_factorial(x: Tensor) -> Tensor:
     return values
 
 
-def dispersion_from_moments(counts, library_size) -> Tensor:
+def dispersion_from_moments(moments: Moments, library_size) -> Tensor:
     """Estimate log theta of each gene from its mean and variance, given the cells' library sizes.
 
     For x ~ NB(l s, theta) with library size l and gene share s, the excess of the variance over
@@ -202,8 +204,8 @@ def dispersion_from_moments(counts, library_size) -> Tensor:
 
     Parameters
     ----------
-    counts
-        CSR matrix, (n_cells, G).
+    moments
+        Sums over the cells.
     library_size
         (n_cells,).
 
@@ -213,9 +215,8 @@ def dispersion_from_moments(counts, library_size) -> Tensor:
         (G,), between log 0.05 and log 100.
     """
     total = library_size.sum()
-    share = np.asarray(counts.sum(0)).ravel() / total  # (G,)
-    squares = np.asarray(counts.multiply(counts).sum(0)).ravel()
+    share = moments.total / total  # (G,)
     expected = share**2 * np.square(library_size).sum()
-    excess = squares - expected - share * total
+    excess = moments.squares - expected - share * total
     theta = expected / np.maximum(excess, 1e-8 + expected / 50)
     return torch.from_numpy(np.log(2 * np.clip(theta, 0.025, 50))).float()

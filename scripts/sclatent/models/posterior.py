@@ -24,7 +24,8 @@ import torch
 from torch import Tensor
 
 from sclatent.errors import InputError, nearest, problem
-from sclatent.training.loader import Cells, Minibatch, slices
+from sclatent.training.loader import Cells, Minibatch
+from sclatent.training.order import slices
 
 ALL_GENES = slice(None)
 

@@ -227,7 +227,7 @@ class SCVI(nn.Module):
         seed
             Draws the cells at which the VampPrior starts.
         """
-        counts, library_size = cells.counts[train], cells.library_size[train]
+        library_size = cells.library_size[train]
         if self.settings.library == "latent":
             self.library.start_from(library_size, cells.batch[train])
         if self.sizes.continuous:
@@ -240,12 +240,13 @@ class SCVI(nn.Module):
             rows = spread_rows(train, self.settings.n_components, seed)
             self.prior.start_from(*self.inputs(cells.take(rows)))
         if self.settings.start == "data":
-            total = torch.as_tensor(counts.sum(0), dtype=torch.float32).view(-1)
+            moments = cells.counts.moments(train)
+            total = torch.as_tensor(moments.total, dtype=torch.float32)
             bias = self.share[1].bias if self.settings.decoder == "linear" else self.share.bias
             bias.copy_(((total + 1) / (total + 1).sum()).log())
             if self.settings.library == "latent":
                 self.library.encoder.mean.bias.fill_(float(np.log(library_size).mean()))
-            self.dispersion.start_from(dispersion_from_moments(counts, library_size))
+            self.dispersion.start_from(dispersion_from_moments(moments, library_size))
 
 
 def build_scvi(cells: Cells, train: np.ndarray, settings: Scvi, seed: int) -> SCVI:

@@ -6,8 +6,6 @@ one-hot covariates other than the batch, M numeric covariates.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import NamedTuple
@@ -16,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sclatent.data.compact import Block, CompactCounts, compact
+from sclatent.data.compact import Block, Counts, compact
 from sclatent.data.store import covariates
 from sclatent.errors import InputError, problem
 from sclatent.models.likelihoods import Entries
@@ -125,7 +123,7 @@ class Cells:
     Attributes
     ----------
     counts
-        Raw counts, (n_cells, G); a SciPy matrix is made compact.
+        Raw counts, (n_cells, G), in memory or on disk; a SciPy matrix is made compact.
     batch
         Code of each cell's batch, (n_cells,).
     label
@@ -140,7 +138,7 @@ class Cells:
         Names of the labels, in the order of their codes.
     """
 
-    counts: CompactCounts
+    counts: Counts
     batch: np.ndarray
     label: np.ndarray
     batches: list
@@ -157,7 +155,7 @@ class Cells:
     @cached_property
     def library_size(self) -> np.ndarray:
         """Total counts of each cell over the genes here, at least 1, (n_cells,)."""
-        return np.maximum(self.counts.library_size, 1).astype(np.float64)
+        return np.maximum(self.counts.library_size, 1, dtype=np.float64)
 
     @property
     def generators(self) -> list:
@@ -175,9 +173,9 @@ class Cells:
             self.covariates.values.shape[1],
         )
 
-    def take(self, rows: np.ndarray) -> Minibatch:
-        """Return the cells `rows` as a minibatch."""
-        block = self.counts.take(rows)
+    def take(self, rows: np.ndarray, pool=None) -> Minibatch:
+        """Return the cells `rows` as a minibatch; their counts are in `pool` if they were read."""
+        block = (self.counts if pool is None else pool).take(rows)
         one_hot = torch.nn.functional.one_hot(
             torch.from_numpy(self.batch[rows].astype(np.int64)), len(self.batches)
         )
@@ -313,54 +311,3 @@ def label_codes(adata, classes: list) -> np.ndarray:
     code = {name: number for number, name in enumerate(classes)}
     values = zip(adata.obs["cell_type"].astype(str), seen, strict=True)
     return np.array([code.get(name, -1) if known else -1 for name, known in values])
-
-
-def slices(n_cells: int, size: int) -> list[slice]:
-    """Cut `n_cells` into minibatches of `size`; a last one of a single cell joins its neighbour.
-
-    Batch normalisation has no variance to estimate from one cell.
-    """
-    starts = list(range(0, n_cells, size))
-    if len(starts) > 1 and n_cells - starts[-1] == 1:
-        starts.pop()
-    return [slice(a, b) for a, b in zip(starts, [*starts[1:], n_cells], strict=True)]
-
-
-def shuffled(rows: np.ndarray, size: int, generator: np.random.Generator) -> Iterator[np.ndarray]:
-    """Yield the rows of each minibatch of one epoch, in random order."""
-    order = generator.permutation(rows)
-    for part in slices(len(order), size):
-        # Sorted rows are gathered faster; the order within a minibatch does not matter.
-        yield np.sort(order[part])
-
-
-def ahead(items: Iterator) -> Iterator:
-    """Yield what an iterator does; another thread makes the next item meanwhile."""
-    with ThreadPoolExecutor(1) as other:
-        coming = other.submit(next, items, None)
-        while (item := coming.result()) is not None:
-            coming = other.submit(next, items, None)
-            yield item
-
-
-def draw_labelled(
-    label: np.ndarray, n: int, even: bool, generator: np.random.Generator
-) -> np.ndarray:
-    """Return `n` positions of labelled cells, drawn with replacement, in order.
-
-    Parameters
-    ----------
-    label
-        (n_cells,), -1 where there is none; such cells are never drawn.
-    n
-        How many to draw.
-    even
-        Whether every label is equally likely, or every labelled cell.
-    generator
-        Draws them.
-    """
-    weight = (label >= 0).astype(float)
-    if even:
-        _, place, size = np.unique(label, return_inverse=True, return_counts=True)
-        weight /= size[place]
-    return np.sort(generator.choice(len(label), n, p=weight / weight.sum()))

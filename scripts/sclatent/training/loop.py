@@ -12,6 +12,8 @@ a third of the learning rate. With a checkpoint it can be stopped at any moment 
 
 import contextlib
 import math
+from collections.abc import Iterator
+from itertools import islice, repeat
 from typing import NamedTuple
 
 import numpy as np
@@ -23,7 +25,8 @@ from sclatent.errors import InputError
 from sclatent.kernels.adam import Adam
 from sclatent.kernels.operators import active
 from sclatent.training.checkpoint import NO_CHECKPOINT, Checkpoint, NoCheckpoint
-from sclatent.training.loader import Cells, ahead, draw_labelled, shuffled, slices
+from sclatent.training.loader import Cells
+from sclatent.training.order import draw_epoch, draw_labelled, prefetched, slices
 from sclatent.training.plan import Schedule, Training
 from sclatent.training.run import Best, Progress, Run
 
@@ -125,8 +128,8 @@ def fit(
         checkpoint.resume(run)
         progress = Progress(run.schedule)
         while not run.over:
-            minibatches = gather(cells, train, plan.minibatch, labelled, run.generator, run.done)
-            minibatches = ahead(minibatches) if plan.threads > 1 else minibatches
+            minibatches = gather(cells, train, plan, labelled, run.generator, run.done)
+            minibatches = prefetched(minibatches) if plan.threads > 1 else minibatches
             try:
                 with contextlib.closing(minibatches):
                     learned = run_epoch(run, minibatches, checkpoint)
@@ -156,19 +159,27 @@ def start(model, cells: Cells, train, validation, plan: Training, seed: int) -> 
     return Run(model, optimiser, schedule, Best(plan.keep), generator, cells.generators)
 
 
-def gather(cells: Cells, rows, size: int, labelled: str, generator, skip: int = 0):
+def gather(cells: Cells, rows, plan: Training, labelled: str, generator, skip: int = 0):
     """Yield the minibatches of one epoch, with cells drawn for their labels where asked.
 
     The first `skip` are drawn, so that the others are the same, but not gathered.
     """
-    for number, part in enumerate(shuffled(rows, size, generator)):
-        drawn = None
-        if labelled != "minibatch":
-            even = labelled == "balanced"
-            drawn = rows[draw_labelled(cells.label[rows], len(part), even, generator)]
-        if number >= skip:
-            minibatch = cells.take(part)
-            yield minibatch if drawn is None else minibatch.replace(labelled=cells.take(drawn))
+    drawn = repeat(None)
+    if labelled != "minibatch":
+        own = np.random.default_rng(generator.integers(2**63, size=2))
+        drawn = draw_beside(cells.label[rows], plan.minibatch, labelled == "balanced", own)
+        drawn = islice(drawn, skip, None)
+    minibatches = draw_epoch(cells, rows, plan.minibatch, generator, plan.pool_cells, skip)
+    for minibatch, others in zip(minibatches, drawn, strict=False):
+        if others is not None:
+            minibatch = minibatch.replace(labelled=cells.take(rows[others]))
+        yield minibatch
+
+
+def draw_beside(label: np.ndarray, size: int, even: bool, generator) -> Iterator[np.ndarray]:
+    """Yield the positions of as many labelled cells as each minibatch of an epoch has."""
+    for part in slices(len(label), size):
+        yield draw_labelled(label, part.stop - part.start, even, generator)
 
 
 def describe_epoch(epoch: int, schedule, learned: Loss, checked: Loss) -> dict:

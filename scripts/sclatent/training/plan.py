@@ -10,7 +10,7 @@ import torch
 from sclatent.kernels.adam import Adam
 from sclatent.kernels.operators import Kernels, active
 from sclatent.kernels.team import Team
-from sclatent.training.loader import slices
+from sclatent.training.order import slices
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,8 @@ class Training:
     patience: int = 30
     device: str = "cpu"
     checkpoint_minutes: float = 5.0
+    memory_gb: float = 4.0
+    pool_cells: int = 65_536
 
     def n_epochs(self, n_train: int, n_validation: int = 0) -> int:
         """Return the number of epochs.

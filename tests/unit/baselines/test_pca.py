@@ -4,7 +4,9 @@ import threadpoolctl
 from scipy.sparse import csr_matrix
 from sklearn.decomposition import PCA
 
-from sclatent.baselines.pca import Pca, fit_pca, log_normalise
+from sclatent.baselines.pca import LogNormalised, Pca, fit_pca, log_normalise
+from sclatent.data.compact import BLOCK, compact
+from sclatent.data.stored import StoredCounts, write_counts
 
 
 @pytest.fixture
@@ -56,3 +58,17 @@ def test_log_normalised_cells_have_the_same_total():
     counts = csr_matrix(np.array([[1, 3, 0], [10, 0, 30]]))
     total = np.expm1(log_normalise(counts, np.array([4, 40])).toarray()).sum(1)
     np.testing.assert_allclose(total, 1e4, rtol=1e-5)
+
+
+def test_counts_on_disk_give_the_components_of_the_whole_matrix(tmp_path):
+    random = np.random.default_rng(0)
+    rate = np.exp(random.normal(0, 1, (2 * BLOCK + 9, 3)) @ random.normal(0, 0.5, (3, 20)))
+    counts = csr_matrix(random.poisson(rate).astype(np.int32))
+    size, train = np.asarray(counts.sum(1)).ravel(), random.random(len(rate)) < 0.8
+    write_counts(tmp_path, [compact(counts).block], 20)
+    held = (compact(counts), StoredCounts(tmp_path))
+    memory, disk = (fit_pca(LogNormalised(each, size), train, Pca(5)) for each in held)
+    assert np.array_equal(memory, disk)
+    dense = log_normalise(counts, size).toarray().astype(np.float64)
+    theirs = PCA(5, svd_solver="full").fit(dense[train]).transform(dense)
+    np.testing.assert_allclose(disk, theirs * np.sign((disk * theirs).sum(0)), atol=1e-4)

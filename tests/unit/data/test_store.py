@@ -7,7 +7,15 @@ import pytest
 import scipy.sparse as sp
 
 from sclatent import files
-from sclatent.data.store import covariates, read_cells, read_latent, write_expression, write_latent
+from sclatent.data.store import (
+    covariates,
+    read_cells,
+    read_genes,
+    read_latent,
+    read_obs,
+    write_expression,
+    write_latent,
+)
 from sclatent.errors import InputError
 
 CELLS = ["c1", "c2", "c3"]
@@ -23,15 +31,14 @@ def stored(tmp_path):
     return tmp_path, counts
 
 
-def test_counts_come_back_as_int32_csr_in_the_order_of_the_genes_asked_for(stored):
+def test_counts_come_back_as_int32_csr(stored):
     folder, counts = stored
-    files.write_table(folder / "genes.tsv", pd.DataFrame({"gene": ["g4", "g1"], "score": [2, 1]}))
-    adata = read_cells(folder / "cells.h5ad", genes=folder / "genes.tsv")
-    assert list(adata.var_names) == ["g4", "g1"]
+    adata = read_cells(folder / "cells.h5ad")
     assert adata.X.format == "csr"
     assert adata.X.dtype == np.int32
     assert adata.X.has_sorted_indices
-    np.testing.assert_array_equal(adata.X.toarray(), counts[:, [3, 0]])
+    np.testing.assert_array_equal(adata.X.toarray(), counts)
+    assert read_genes(folder / "cells.h5ad") == list(adata.var_names)
 
 
 def test_splits_are_joined_by_name(stored):
@@ -45,15 +52,9 @@ def test_splits_are_joined_by_name(stored):
     )
     files.write_table(folder / "splits.tsv.gz", table)
     adata = read_cells(folder / "cells.h5ad", splits=folder / "splits.tsv.gz")
-    assert list(adata.obs["cells_split"]) == ["train", "validation", "heldout"]
-    assert list(adata.obs["labels_split"]) == ["train", "unknown", "test"]
-
-
-def test_a_missing_gene_is_an_error_that_names_it(stored):
-    folder, _ = stored
-    files.write_text(folder / "genes.tsv", "gene\ng1\nnope\n")
-    with pytest.raises(InputError, match="such as 'nope'"):
-        read_cells(folder / "cells.h5ad", genes=folder / "genes.tsv")
+    for obs in (adata.obs, read_obs(folder / "cells.h5ad", folder / "splits.tsv.gz")):
+        assert list(obs["cells_split"]) == ["train", "validation", "heldout"]
+        assert list(obs["labels_split"]) == ["train", "unknown", "test"]
 
 
 @pytest.mark.parametrize(("one", "other"), [([], []), (["sex"], []), (["a b", "ü"], ["age"])])

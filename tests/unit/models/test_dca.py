@@ -7,6 +7,8 @@ from scipy import stats
 from scipy.sparse import csr_matrix
 from torch import nn
 
+from sclatent.data.compact import BLOCK, compact
+from sclatent.data.stored import StoredCounts, write_counts
 from sclatent.models.dca import DCA, Dca, build_dca
 from sclatent.models.heads import OUTPUTS
 from sclatent.training.loader import Cells
@@ -360,3 +362,22 @@ def test_epsilon_and_clip_grow_with_the_genes_as_the_loss_does(cells):
     weights = [model.state_dict().values() for model in models]
     for theirs, ours in zip(*weights, strict=True):
         torch.testing.assert_close(theirs, ours, rtol=1e-3, atol=1e-5)
+
+
+def test_a_start_from_disk_block_by_block_is_that_from_memory(tmp_path):
+    random = np.random.default_rng(0)
+    rate = random.gamma(1.0, 1.0, 20)
+    counts = compact(csr_matrix(random.poisson(rate, (2 * BLOCK + 5, 20)).astype(np.int32)))
+    write_counts(tmp_path, [counts.block], 20)
+    nothing = np.zeros(counts.shape[0], int)
+    train = np.flatnonzero(random.random(len(nothing)) < 0.9)
+    models = [
+        build_dca(Cells(held, nothing, nothing, ["a"]), train, small(), seed=0)
+        for held in (counts, StoredCounts(tmp_path))
+    ]
+    weights = [model.state_dict().values() for model in models]
+    assert all(torch.equal(*pair) for pair in zip(*weights, strict=True))
+    size = counts.library_size[train] / np.median(counts.library_size[train])
+    logs = np.log1p(counts[train].toarray() / size[:, None])
+    np.testing.assert_allclose(models[0].input_mean, logs.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(models[0].input_sd, logs.std(0), rtol=1e-5)

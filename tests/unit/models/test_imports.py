@@ -6,7 +6,7 @@ import torch
 from scipy.sparse import csr_matrix
 
 from sclatent.errors import InputError
-from sclatent.models.imports import adopt, select_genes
+from sclatent.models.imports import adopt, check_genes
 from sclatent.models.published import Published
 from sclatent.models.scanvi import SCANVI, Scanvi
 from sclatent.models.scvi import SCVI, Scvi
@@ -48,7 +48,8 @@ def expressed(model, cells):
 
 
 def put(published, adata):
-    return adopt(published, select_genes(adata, published, "folder"), "folder")
+    check_genes(adata.var_names, published, "folder")
+    return adopt(published, adata[:, published.genes].copy(), "folder")
 
 
 def refusal(published, adata) -> str:

@@ -10,18 +10,14 @@ from hypothesis import strategies as st
 from scipy import stats
 from scipy.sparse import csr_matrix
 
+from sclatent.data.compact import compact
+from sclatent.data.stored import StoredCounts, write_counts
 from sclatent.errors import InputError
-from sclatent.training.loader import (
-    Cells,
-    Covariates,
-    draw_labelled,
-    gather_cells,
-    seen_labels,
-    shuffled,
-    slices,
-    split_rows,
-)
-from sclatent.training.loop import gather
+from sclatent.models.scvi import Scvi, build_scvi
+from sclatent.training.loader import Cells, Covariates, gather_cells, seen_labels, split_rows
+from sclatent.training.loop import fit, gather
+from sclatent.training.order import RUN, draw_epoch, draw_labelled, shuffled, slices
+from sclatent.training.plan import Training
 
 
 @given(st.integers(2, 500), st.integers(2, 130))
@@ -37,6 +33,98 @@ def test_an_epoch_visits_every_row_once():
     parts = list(shuffled(rows, 33, np.random.default_rng(0)))
     assert sorted(np.concatenate(parts)) == list(rows)
     assert parts[0].tolist() != list(range(10, 43))
+
+
+def test_a_pool_of_all_cells_is_a_random_order_like_any_other():
+    rows = np.flatnonzero(np.arange(3000) % 5)
+    one, other = np.random.default_rng(3), np.random.default_rng(3)
+    expected = one.permutation(rows)
+    parts = list(shuffled(rows, 50, other))
+    assert [part.tolist() for part in parts] == np.sort(expected.reshape(-1, 50)).tolist()
+    assert one.random() == other.random()
+
+
+def test_a_pool_is_made_of_whole_runs_in_random_order():
+    rows = np.flatnonzero(np.arange(40 * RUN) % 5)
+    n_runs = -(-len(rows) // RUN)
+    firsts = []
+    for seed in range(200):
+        order = np.concatenate(list(shuffled(rows, 32, np.random.default_rng(seed), 4 * RUN)))
+        assert np.array_equal(np.sort(order), rows)
+        runs = np.searchsorted(rows, order[: 4 * RUN]) // RUN
+        assert len(set(runs)) == 4
+        assert np.array_equal(np.unique(runs, return_counts=True)[1], [RUN] * 4)
+        firsts += list(set(runs))
+    whole = np.bincount(firsts, minlength=n_runs)[: len(rows) // RUN]
+    assert stats.chisquare(whole).pvalue > 0.001
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory):
+    """Return the same cells in memory and on disk, those of a kind beside each other."""
+    random = np.random.default_rng(0)
+    rate = random.gamma(1.0, 2.0, (4, 30))[np.repeat(np.arange(4), 400)]
+    counts = compact(csr_matrix(random.poisson(rate).astype(np.int32)))
+    folder = tmp_path_factory.mktemp("counts")
+    write_counts(folder, [counts.block], 30)
+    nothing = np.zeros(1600, int)
+    labels = np.repeat([0, 1, -1, -1], 400)
+    return [
+        Cells(held, nothing, labels, ["a"], classes=["x", "y"])
+        for held in (counts, StoredCounts(folder))
+    ]
+
+
+def same(one, other) -> bool:
+    blocks = zip(one.block, other.block, strict=True)
+    return torch.equal(one.rows, other.rows) and all(np.array_equal(*pair) for pair in blocks)
+
+
+@pytest.mark.parametrize("pool_cells", [RUN, 5 * RUN + 1, 10_000])
+def test_minibatches_from_disk_hold_the_counts_of_their_rows(both, pool_cells):
+    memory, disk = both
+    train = np.flatnonzero(np.arange(1600) % 7)
+    drawn = list(draw_epoch(disk, train, 100, np.random.default_rng(0), pool_cells))
+    assert sorted(np.concatenate([minibatch.rows for minibatch in drawn])) == list(train)
+    assert len(drawn) == len(slices(len(train), 100))
+    assert all(same(minibatch, memory.take(minibatch.rows.numpy())) for minibatch in drawn)
+
+
+def test_an_epoch_goes_on_where_it_stopped(both):
+    train = np.arange(0, 1600, 2)
+    for cells in both:
+        whole = list(draw_epoch(cells, train, 64, np.random.default_rng(5), 512))
+        rest = list(draw_epoch(cells, train, 64, np.random.default_rng(5), 512, done=9))
+        assert len(rest) == len(whole) - 9
+        assert all(same(*pair) for pair in zip(rest, whole[9:], strict=True))
+
+
+def train_from(cells, seed: int, labelled: str = "minibatch", **changed) -> tuple:
+    train, validation = np.flatnonzero(np.arange(1600) % 10), np.arange(0, 1600, 10)
+    plan = Training(minibatch=64, n_steps=150, **({"min_epochs": 2} | changed))
+    model = build_scvi(cells, train, Scvi(n_latent=3, n_hidden=16), seed)
+    curve = fit(model, cells, train, validation, plan, seed, labelled)
+    return model, curve, min(row["validation_loss"] for row in curve)
+
+
+@pytest.mark.parametrize("labelled", ["minibatch", "balanced"])
+def test_training_from_disk_is_the_same_to_the_bit_when_the_pool_holds_all(both, labelled):
+    models, curves, _ = zip(*(train_from(cells, 0, labelled) for cells in both), strict=True)
+    assert curves[0] == curves[1]
+    weights = [model.state_dict().values() for model in models]
+    assert all(torch.equal(*pair) for pair in zip(*weights, strict=True))
+
+
+def test_training_from_a_small_pool_ends_like_one_from_memory(both, monkeypatch):
+    monkeypatch.setattr("sclatent.training.order.RUN", 8)
+    memory, disk = both
+    pools = {"memory": [], "disk": []}
+    for seed in range(4):
+        pools["memory"].append(train_from(memory, seed)[2])
+        pools["disk"].append(train_from(disk, seed, pool_cells=512)[2])
+    assert pools["memory"] != pools["disk"]
+    spread = np.std(pools["memory"], ddof=1)
+    assert abs(np.mean(pools["memory"]) - np.mean(pools["disk"])) < 2 * spread
 
 
 def test_a_minibatch_holds_the_counts_twice_and_the_library_size():
@@ -152,7 +240,7 @@ def test_only_training_cells_are_drawn_for_their_labels(labelled):
     )
     train = np.r_[100:215, 218:223, 400:500]
     generator = np.random.default_rng(0)
-    minibatches = list(gather(cells, train, 32, labelled, generator))
+    minibatches = list(gather(cells, train, Training(minibatch=32), labelled, generator))
     drawn = np.concatenate([minibatch.labelled.rows.numpy() for minibatch in minibatches])
     assert set(drawn) <= set(train)
     assert (LABEL[drawn] >= 0).all()

@@ -25,7 +25,7 @@ from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_, get_total_no
 from sclatent.kernels.cuda.device import DeviceKernels
 from sclatent.kernels.cuda.ends import fits, heavy_ends, standard_of
 from sclatent.kernels.cuda.resident import ResidentCells
-from sclatent.training.loader import slices
+from sclatent.training.order import slices
 
 N_WARM_UP = 3
 
