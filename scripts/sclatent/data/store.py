@@ -61,15 +61,19 @@ def read_cells(
         chosen = files.read_table(genes)["gene"].to_numpy()
         adata = adata[:, positions(adata.var_names, chosen, genes, path, "gene")].copy()
     if splits is not None:
-        table = files.read_table(splits)
-        rows = positions(table["cell"], adata.obs_names, path, splits, "cell")
-        for column in ("cells", "labels"):
-            values = table[column].to_numpy()[rows]
-            adata.obs[f"{column}_split"] = values
-            adata.obs[f"{column}_split"] = adata.obs[f"{column}_split"].astype("category")
+        add_splits(adata.obs, splits, path)
     adata.X = adata.X.tocsr().astype(np.int32, copy=False)
     adata.X.sort_indices()
     return adata
+
+
+def add_splits(obs: DataFrame, splits: str | PathLike, path: str | PathLike) -> None:
+    """Add the split of the cells and of the labels to the table of the cells in `path`."""
+    table = files.read_table(splits)
+    rows = positions(table["cell"], obs.index, path, splits, "cell")
+    for column in ("cells", "labels"):
+        obs[f"{column}_split"] = table[column].to_numpy()[rows]
+        obs[f"{column}_split"] = obs[f"{column}_split"].astype("category")
 
 
 def covariates(adata: AnnData) -> tuple[list[str], list[str]]:
