@@ -32,7 +32,7 @@ COMPRESSION = {"compression": "gzip", "compression_opts": 2, "shuffle": True}
 
 
 @dataclass(frozen=True)
-class Counts:
+class Rows:
     """A matrix (B, G) that is read in blocks of whole rows.
 
     Attributes
@@ -41,6 +41,8 @@ class Counts:
         (B, G).
     dtype
         Of the values.
+    n_values
+        Stored values, at most.
     blocks : callable
         Takes a mask (B,) of rows, or None for all, and yields CSR matrices of these rows in their
         order.
@@ -48,16 +50,21 @@ class Counts:
 
     shape: tuple[int, int]
     dtype: np.dtype
+    n_values: int
     blocks: Callable[[np.ndarray | None], Iterator[csr_matrix]]
 
     def __iter__(self) -> Iterator[csr_matrix]:
         return self.blocks(None)
 
-    def map(self, function: Callable[[csr_matrix], csr_matrix], dtype) -> Counts:
+    def map(self, function: Callable[[csr_matrix], csr_matrix], dtype) -> Rows:
         """Return what `function` makes of each block; it leaves the shape as it is."""
-        return Counts(self.shape, np.dtype(dtype), lambda rows: map(function, self.blocks(rows)))
 
-    def keep(self, rows: np.ndarray | None = None, genes: np.ndarray | None = None) -> Counts:
+        def blocks(chosen: np.ndarray | None) -> Iterator[csr_matrix]:
+            return map(function, self.blocks(chosen))
+
+        return Rows(self.shape, np.dtype(dtype), self.n_values, blocks)
+
+    def keep(self, rows: np.ndarray | None = None, genes: np.ndarray | None = None) -> Rows:
         """Return the rows of a mask (B,) and the genes at some places, in the order given."""
         rows = np.ones(self.shape[0], dtype=bool) if rows is None else np.asarray(rows)
         shape = (int(rows.sum()), self.shape[1] if genes is None else len(genes))
@@ -72,7 +79,7 @@ class Counts:
                     block.sort_indices()
                 yield block
 
-        return Counts(shape, self.dtype, blocks)
+        return Rows(shape, self.dtype, self.n_values, blocks)
 
     def to_csr(self) -> csr_matrix:
         """Return the whole matrix."""
@@ -108,13 +115,17 @@ def read_blocks(parts, shape, rows: np.ndarray | None) -> Iterator[csr_matrix]:
         yield block if rows is None or chosen.all() else block[chosen]
 
 
-def in_memory(matrix) -> Counts:
+def in_memory(matrix) -> Rows:
     """Return a SciPy CSR matrix (B, G) as counts."""
     parts = matrix.data, matrix.indices, matrix.indptr.astype(np.int64)
-    return Counts(matrix.shape, matrix.dtype, lambda rows: read_blocks(parts, matrix.shape, rows))
+
+    def blocks(rows: np.ndarray | None) -> Iterator[csr_matrix]:
+        return read_blocks(parts, matrix.shape, rows)
+
+    return Rows(matrix.shape, matrix.dtype, matrix.nnz, blocks)
 
 
-def stored(path, place: str) -> Counts:
+def stored(path, place: str) -> Rows:
     """Return the CSR matrix at a place of an h5ad as counts; the file must stay where it is.
 
     Raises
@@ -139,10 +150,10 @@ def stored(path, place: str) -> Counts:
                 (file[place]["data"], file[place]["indices"], indptr), shape, rows
             )
 
-    return Counts(shape, dtype, blocks)
+    return Rows(shape, dtype, n_values, blocks)
 
 
-def join(parts: list[Counts]) -> Counts:
+def stack(parts: list[Rows]) -> Rows:
     """Return the rows of several counts with the same genes, one after the other."""
     ends = np.cumsum([part.shape[0] for part in parts])
 
@@ -151,7 +162,8 @@ def join(parts: list[Counts]) -> Counts:
         for part, mask in zip(parts, masks, strict=True):
             yield from part.blocks(mask)
 
-    return Counts((int(ends[-1]), parts[0].shape[1]), parts[0].dtype, blocks)
+    n_values = sum(part.n_values for part in parts)
+    return Rows((int(ends[-1]), parts[0].shape[1]), parts[0].dtype, n_values, blocks)
 
 
 @dataclass(frozen=True)
@@ -162,15 +174,15 @@ class Dataset:
     ----------
     table : AnnData
         Everything but the matrices: (B, G) without X.
-    counts : Counts
+    counts : Rows
         Raw counts, int32; what the file holds as X.
-    layers : dict of str to Counts
+    layers : dict of str to Rows
         Further matrices.
     """
 
     table: AnnData
-    counts: Counts
-    layers: dict[str, Counts] = field(default_factory=dict)
+    counts: Rows
+    layers: dict[str, Rows] = field(default_factory=dict)
 
     @property
     def obs(self) -> DataFrame:
@@ -201,8 +213,7 @@ def read_table(path, splits=None) -> AnnData:
     with h5py.File(path) as file:
         names = [name for name in ("obs", "var", "uns", "obsm", "varm") if name in file]
         table = anndata.AnnData(**{name: read_elem(file[name]) for name in names})
-    if splits is not None:
-        store.add_splits(table.obs, splits, path)
+    store.join_splits(table.obs, splits, path)
     return table
 
 
@@ -229,20 +240,22 @@ def row_sizes(path) -> np.ndarray:
         return np.diff(file["X/indptr"][:])
 
 
-def write_matrix(group: h5py.Group, name: str, counts: Counts) -> None:
+def write_matrix(group: h5py.Group, name: str, counts: Rows) -> None:
     """Write counts as AnnData writes CSR matrices."""
     place = group.create_group(name)
     place.attrs.update({"encoding-type": "csr_matrix", "encoding-version": "0.1.0"})
     place.attrs["shape"] = np.array(counts.shape)
+    # SciPy wants both index arrays of one type, and AnnData hands it what the file holds.
+    index = np.int32 if counts.n_values < 2**31 else np.int64
     data, indices = (
         place.create_dataset(key, (0,), kind, maxshape=(None,), chunks=(CHUNK,), **COMPRESSION)
-        for key, kind in (("data", counts.dtype), ("indices", np.int32))
+        for key, kind in (("data", counts.dtype), ("indices", index))
     )
-    indptr, n_values = [np.zeros(1, np.int64)], 0
+    indptr, n_values = [np.zeros(1, index)], 0
     for block in counts:
         for target, values in ((data, block.data), (indices, block.indices)):
             target.resize(n_values + len(values), axis=0)
             target[n_values:] = values
-        indptr.append(n_values + block.indptr[1:].astype(np.int64))
+        indptr.append(n_values + block.indptr[1:].astype(index))
         n_values += block.nnz
     place.create_dataset("indptr", data=np.concatenate(indptr), **COMPRESSION)

@@ -37,7 +37,7 @@ class Content:
         One row per cell; the index holds the barcodes.
     matrices : dict of str to callable
         For every matrix of the file (``X``, ``raw`` and the layers) a function that reads it and
-        returns the matrix (n_cells, n_genes), sparse, dense or as `blocks.Counts` that stay in the
+        returns the matrix (n_cells, n_genes), sparse, dense or as `blocks.Rows` that stay in the
         file, and its genes as a DataFrame. Only what is needed is read.
     obsm, varm : dict
         The simulator's truth, names that begin with ``true_``.

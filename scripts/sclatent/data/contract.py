@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from sclatent.data.blocks import Counts, in_memory
+from sclatent.data.blocks import Rows, in_memory
 from sclatent.data.content import Content
 from sclatent.errors import InputError, nearest, problem
 
@@ -38,7 +38,7 @@ class Fault:
     gene: int
 
 
-def scan(counts: Counts) -> list[Fault]:
+def scan(counts: Rows) -> list[Fault]:
     """Look at every stored value of a matrix for what no count can be.
 
     Parameters
@@ -79,9 +79,9 @@ def bad_values(values: np.ndarray) -> list[np.ndarray | None]:
     return [np.isnan(values), np.isinf(values), finite & (values < 0), fraction, too_large]
 
 
-def as_counts(matrix) -> Counts | None:
+def as_counts(matrix) -> Rows | None:
     """Return any matrix as counts with its values as they are; None when it holds no numbers."""
-    if isinstance(matrix, Counts):
+    if isinstance(matrix, Rows):
         return matrix if matrix.dtype.kind in "biuf" else None
     if not sparse.issparse(matrix):
         matrix = np.asarray(matrix)
@@ -102,7 +102,7 @@ def choose_counts(content: Content, layer: str | None, problems: list[str]):
 
     Returns
     -------
-    counts : Counts (n_cells, n_genes) or None
+    counts : Rows (n_cells, n_genes) or None
         Int32 in canonical form.
     var : pandas.DataFrame or None
     """

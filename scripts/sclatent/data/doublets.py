@@ -28,7 +28,7 @@ from sclatent.data.genes import standardised_variance
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
-    from sclatent.data.blocks import Counts
+    from sclatent.data.blocks import Rows
 
 N_GENES, N_COMPONENTS, RATIO = 2000, 30, 2  # simulated doublets per cell
 MIN_CELLS = 100  # a smaller batch is not searched: too few neighbours to judge by
@@ -54,7 +54,7 @@ class Doublets:
 
 
 def search_doublets(
-    counts: Counts, batch: np.ndarray, good: np.ndarray, expected_rate: float, seed: int
+    counts: Rows, batch: np.ndarray, good: np.ndarray, expected_rate: float, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Score the cells of every batch and choose a threshold for each.
 

@@ -20,7 +20,7 @@ import numpy as np
 if TYPE_CHECKING:
     import pandas as pd
 
-    from sclatent.data.blocks import Counts
+    from sclatent.data.blocks import Rows
 
 SPAN = 0.3  # share of the genes in each local fit, as in Seurat and scanpy
 
@@ -33,7 +33,7 @@ class Selection:
     min_cells_per_batch: int = 100
 
 
-def select_genes(counts: Counts, names, batch, selection: Selection) -> pd.DataFrame:
+def select_genes(counts: Rows, names, batch, selection: Selection) -> pd.DataFrame:
     """Return the chosen genes, best first.
 
     Parameters
@@ -100,7 +100,7 @@ def ranking_batches(batch: np.ndarray, min_cells: int) -> tuple[np.ndarray, list
 
 
 def standardised_variance(
-    counts: Counts, group: np.ndarray, names: list[str]
+    counts: Rows, group: np.ndarray, names: list[str]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the variance of the counts of each group in units of what their mean lets expect.
 
@@ -142,7 +142,7 @@ def standardised_variance(
 
 
 def add_up(
-    counts: Counts, group: np.ndarray, n_groups: int, ceiling: np.ndarray | None = None
+    counts: Rows, group: np.ndarray, n_groups: int, ceiling: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the sums of the counts and of their squares in each group, (n_groups, G) float64.
 

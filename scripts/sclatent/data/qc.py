@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from sclatent.data.blocks import Counts, Dataset
+from sclatent.data.blocks import Dataset, Rows
 from sclatent.data.columns import set_aside
 from sclatent.data.covariates import check_kept
 from sclatent.data.doublets import search_doublets
@@ -125,7 +125,7 @@ def filter_cells(dataset: Dataset, filters: Filters) -> Filtered:
     return Filtered(cells, metrics.assign(kept=kept, reason=reason), bounds, removed)
 
 
-def cell_metrics(counts: Counts, names) -> pd.DataFrame:
+def cell_metrics(counts: Rows, names) -> pd.DataFrame:
     """Return counts, genes, and mitochondrial and ribosomal percent of each cell (B rows).
 
     The columns bear scanpy's names. A cell without counts has shares of zero.

@@ -8,7 +8,7 @@ import pandas as pd
 
 from sclatent.data import columns, contract, covariates, store
 from sclatent.data.archives import extract, find_samples, is_archive
-from sclatent.data.blocks import Dataset, join, row_sizes, write_dataset
+from sclatent.data.blocks import Dataset, row_sizes, stack, write_dataset
 from sclatent.data.content import Content
 from sclatent.data.embedded import PREFIX, read_embedded
 from sclatent.data.formats import read_content
@@ -151,7 +151,7 @@ def join_counts(parts: dict[str, Dataset], name: str) -> Dataset:
         return next(iter(parts.values()))
     genes = {sample: part.table.var_names for sample, part in parts.items()}
     shared = shared_genes(genes, name)
-    counts = join(
+    counts = stack(
         [part.counts.keep(genes=genes[key].get_indexer(shared)) for key, part in parts.items()]
     )
     first = next(iter(parts.values())).table

@@ -60,15 +60,16 @@ def read_cells(
     if genes is not None:
         chosen = files.read_table(genes)["gene"].to_numpy()
         adata = adata[:, positions(adata.var_names, chosen, genes, path, "gene")].copy()
-    if splits is not None:
-        add_splits(adata.obs, splits, path)
+    join_splits(adata.obs, splits, path)
     adata.X = adata.X.tocsr().astype(np.int32, copy=False)
     adata.X.sort_indices()
     return adata
 
 
-def add_splits(obs: DataFrame, splits: str | PathLike, path: str | PathLike) -> None:
-    """Add the split of the cells and of the labels to the table of the cells in `path`."""
+def join_splits(obs: DataFrame, splits: str | PathLike | None, path: str | PathLike) -> None:
+    """Add the split of each cell to the table of the cells of `path`, where there is one."""
+    if splits is None:
+        return
     table = files.read_table(splits)
     rows = positions(table["cell"], obs.index, path, splits, "cell")
     for column in ("cells", "labels"):

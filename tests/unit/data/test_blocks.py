@@ -13,9 +13,9 @@ from sclatent.data.blocks import (
     Dataset,
     from_anndata,
     in_memory,
-    join,
     open_dataset,
     spans,
+    stack,
     stored,
     write_dataset,
 )
@@ -106,7 +106,7 @@ def test_some_rows_and_genes_are_those_of_the_matrix(where, adata, path):
 
 
 def test_joined_counts_lie_one_below_the_other(adata):
-    joined = join([in_memory(adata.X[:20]), in_memory(adata.X[20:])])
+    joined = stack([in_memory(adata.X[:20]), in_memory(adata.X[20:])])
     rows = np.arange(50) % 4 == 1
     assert (joined.to_csr() != adata.X).nnz == 0
     assert (joined.keep(rows).to_csr() != adata.X[rows]).nnz == 0
