@@ -125,8 +125,10 @@ def in_memory(matrix) -> Rows:
     return Rows(matrix.shape, matrix.dtype, matrix.nnz, blocks)
 
 
-def stored(path, place: str) -> Rows:
-    """Return the CSR matrix at a place of an h5ad as counts; the file must stay where it is.
+def stored(path, place: str, shape: tuple[int, int] | None = None) -> Rows:
+    """Return the CSR matrix at a place of an HDF5 file; the file must stay where it is.
+
+    `shape` is what the file says, where it says it as AnnData does.
 
     Raises
     ------
@@ -135,10 +137,12 @@ def stored(path, place: str) -> Rows:
     """
     with readable(path), h5py.File(path) as file:
         group = file[place]
-        for part in group.values():
-            check_declared(part)
+        for part in ("data", "indices", "indptr"):
+            check_declared(group[part])
         indptr = group["indptr"][:].astype(np.int64)
-        shape = tuple(int(n) for n in group.attrs.get("shape", group.attrs.get("h5sparse_shape")))
+        if shape is None:
+            said = group.attrs.get("shape", group.attrs.get("h5sparse_shape"))
+            shape = int(said[0]), int(said[1])
         n_values, dtype = len(group["data"]), group["data"].dtype
         rising = len(indptr) == shape[0] + 1 and (np.diff(indptr) >= 0).all()
         if not rising or indptr[0] != 0 or not indptr[-1] == n_values == len(group["indices"]):

@@ -1,5 +1,7 @@
 """Counts come through blocks as they went in, and stay out of memory."""
 
+from dataclasses import replace
+
 import anndata
 import h5py
 import numpy as np
@@ -83,6 +85,15 @@ def test_equal_counts_give_equal_bytes_whatever_the_blocks(adata, path, tmp_path
     monkeypatch.setattr(blocks, "VALUES", 10**6)
     write_dataset(tmp_path / "b.h5ad", from_anndata(adata))
     assert files.sha256(tmp_path / "b.h5ad") == files.sha256(path)
+
+
+def test_both_index_arrays_have_64_bits_where_one_needs_them(adata, tmp_path):
+    dataset = from_anndata(adata)
+    many = replace(dataset.counts, n_values=2**31)
+    write_dataset(tmp_path / "a.h5ad", Dataset(dataset.table, many))
+    with h5py.File(tmp_path / "a.h5ad") as file:
+        assert file["X/indices"].dtype == file["X/indptr"].dtype == np.int64
+    assert (anndata.read_h5ad(tmp_path / "a.h5ad").X != adata.X).nnz == 0
 
 
 def test_no_block_is_larger_than_the_bound(path):
