@@ -64,7 +64,6 @@ def select_genes(counts: Rows, names, batch, selection: Selection) -> pd.DataFra
     n_top = min(selection.n_top, int(seen.sum()))
     if n_top < selection.n_top:
         print(f"WARNING all {n_top:,} genes are used: genes.n_top asks for {selection.n_top:,}")
-    variance = variance[: len(ranking)]
     rank = np.argsort(np.argsort(-variance, axis=1, kind="stable"), axis=1, kind="stable")
     among = np.ma.masked_where((rank >= n_top) | ~seen, rank)
     n_batches = among.count(axis=0)

@@ -53,7 +53,8 @@ def test_dropping_self_removes_the_cell_or_else_the_farthest():
     assert remaining.tolist() == [[1, 2], [0, 1], [0, 0]]
 
 
-def test_approximate_neighbors_are_nearly_exact_and_repeatable():
+def test_approximate_neighbors_are_nearly_exact_and_repeatable(monkeypatch):
+    monkeypatch.setattr("sclatent.cells.neighbors.N_POINTS", 8)
     points = 1e3 + np.random.default_rng(2).normal(size=(1500, 8)).astype(np.float32)
     found, distances = approximate_neighbors(points, 10, seed=3)
     again, _ = approximate_neighbors(points, 10, seed=3)
@@ -69,6 +70,7 @@ def test_approximate_neighbors_are_nearly_exact_and_repeatable():
 
 def test_where_the_regions_hold_too_few_points_all_are_searched(monkeypatch):
     monkeypatch.setattr("sclatent.cells.neighbors.N_PROBES", 1)
+    monkeypatch.setattr("sclatent.cells.neighbors.N_POINTS", 10)
     points = np.random.default_rng(3).normal(size=(300, 4)).astype(np.float32)
     found, _ = approximate_neighbors(points, 40, seed=0)
     assert (found >= 0).all()
