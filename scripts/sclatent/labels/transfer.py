@@ -15,8 +15,8 @@ import numpy as np
 from sclatent.errors import InputError, problem
 
 MAX_LEARNT = 50_000
-"""Labelled cells that are learnt from, about: neighbours of a million cells among as many others would
-take hours."""
+"""Labelled cells that are learnt from, about: neighbours of a million cells among as many others
+would take hours."""
 MIN_LEARNT = 100
 """Cells of a type that stay among them, where there are so many."""
 
