@@ -7,6 +7,7 @@ import numpy as np
 import yaml
 
 from sclatent import files
+from sclatent.data.blocks import Dataset, in_memory, write_dataset
 from sclatent.data.chosen import read_counts
 from sclatent.data.genes import Selection, select_genes
 from sclatent.data.qc import Filters, filter_cells
@@ -64,10 +65,12 @@ def prepare(data: Path, folder: Path, dataset: str, seeds: list, small: Small | 
     config = configured()
     entry, limits = Entry(**entry_of(dataset)), Limits(**config["input"])
     counts = read_dataset(dataset, entry, {dataset: str(data / entry.source)}, limits)
-    if small and counts.n_obs > small.n_cells:
+    n_cells = len(counts.obs)
+    if small and n_cells > small.n_cells:
         rng = np.random.default_rng(0)
-        counts = counts[np.sort(rng.choice(counts.n_obs, small.n_cells, replace=False))].copy()
-    files.write_h5ad(
+        drawn = np.isin(np.arange(n_cells), rng.choice(n_cells, small.n_cells, replace=False))
+        counts = Dataset(counts.table[drawn].copy(), counts.counts.keep(drawn))
+    write_dataset(
         folder / dataset / "cells.h5ad", filter_cells(counts, Filters(**config["qc"])).cells
     )
     chosen = config["genes"] | ({"n_top": small.n_genes} if small else {})
@@ -77,7 +80,9 @@ def prepare(data: Path, folder: Path, dataset: str, seeds: list, small: Small | 
         splits = split_cells(cells.obs, Shares(**config["splits"]), seed)
         files.write_table(here / "splits.tsv.gz", splits)
         train = cells[(splits["cells"] == "train").to_numpy()]
-        genes = select_genes(train.X, train.var_names, train.obs["batch"], Selection(**chosen))
+        genes = select_genes(
+            in_memory(train.X), train.var_names, train.obs["batch"], Selection(**chosen)
+        )
         files.write_table(here / "genes.tsv", genes)
 
 

@@ -2,14 +2,14 @@
 
 from itertools import product
 
-from sclatent import files, job
-from sclatent.data.store import read_cells
+from sclatent import job
+from sclatent.data.blocks import open_dataset, write_dataset
 from sclatent.report.export import gather
 
 job.start(snakemake)
 names = snakemake.params
 dataset = gather(
-    read_cells(snakemake.input.cells, splits=snakemake.input.splits),
+    open_dataset(snakemake.input.cells, splits=snakemake.input.splits),
     genes=snakemake.input.genes,
     latents=dict(zip(names.latents, snakemake.input.latents, strict=True)),
     labels=dict(zip(names.classifiers, snakemake.input.labels, strict=True)),
@@ -18,5 +18,6 @@ dataset = gather(
     loadings=dict(zip(names.linear, snakemake.input.loadings, strict=True)),
     main=names.main,
 )
-files.write_h5ad(snakemake.output.dataset, dataset)
-print(f"wrote {dataset.n_obs:,} cells x {dataset.n_vars:,} genes to {snakemake.output.dataset}")
+write_dataset(snakemake.output.dataset, dataset)
+n_cells, n_genes = dataset.counts.shape
+print(f"wrote {n_cells:,} cells x {n_genes:,} genes to {snakemake.output.dataset}")

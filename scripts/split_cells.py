@@ -2,12 +2,11 @@
 
 from sclatent import files, job
 from sclatent.data.splits import Shares, split_cells
-from sclatent.data.store import read_cells
+from sclatent.data.store import read_obs
 
 job.start(snakemake)
-cells = read_cells(snakemake.input.cells)
 splits = split_cells(
-    cells.obs,
+    read_obs(snakemake.input.cells),
     Shares(**snakemake.params.shares),
     int(snakemake.wildcards.seed),
     snakemake.params.hidden_batches,

@@ -1,8 +1,8 @@
 """Read the samples of a dataset, refuse what is not raw counts, name batch and cell_type."""
 
-from sclatent import files, job
+from sclatent import job
 from sclatent.data.settings import Entry, Limits
-from sclatent.data.sources import read_dataset
+from sclatent.data.sources import read_dataset, write_counts
 
 job.start(snakemake)
 counts = read_dataset(
@@ -11,4 +11,4 @@ counts = read_dataset(
     snakemake.params.samples,
     Limits(**snakemake.params.limits),
 )
-files.write_h5ad(snakemake.output.counts, counts)
+write_counts(snakemake.output.counts, counts)

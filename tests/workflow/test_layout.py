@@ -121,6 +121,7 @@ IMPORTS = {
     "skimage": "scikit-image",
     "yaml": "pyyaml",
     "umap": "umap-learn",
+    "faiss": "faiss-cpu",
     "igraph": "python-igraph",
     "torch": "pytorch",
     "matplotlib": "matplotlib-base",

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 MIN_CELLS = 10
 """Labelled cells that a type needs in all to be scored."""
-MAX_CELLS = 50_000
-"""Cells that scores are measured on at most: the time of exact neighbours grows with squares."""
 METRICS = ("knn_accuracy", "nmi", "ari", "clisi", "graph_connectivity", "ilisi", "preservation")
 """The metrics in the order of the tables."""
 LABEL_METRICS = METRICS[:5]
@@ -45,6 +43,7 @@ class BenchmarkSettings:
     equivalence: float = 0.02
     n_importance_samples: int = 100
     max_likelihood_cells: int = 1000
+    max_cells: int = 50_000
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ class Judge:
     Attributes
     ----------
     rows : (B,) array of int
-        The cells of the dataset that take part; all, up to `MAX_CELLS`.
+        The cells of the dataset that take part; all, up to `max_cells` of the settings.
     labels : (B,) array of int
         Codes of the types; -1 where the cell has none or its type is too rare.
     batches : (B,) array of int
@@ -82,13 +81,13 @@ def prepare(cells: ChosenCounts, settings: BenchmarkSettings, seed: int) -> Judg
         Counts over the selected genes; obs `batch`, `cell_type`, `labels_split`, `total_counts`
         (counts over all genes).
     seed
-        Draws the cells of a dataset with more than `MAX_CELLS`: the same for all its latents.
+        Draws the cells of a dataset with more than `settings.max_cells`: the same for all latents.
     """
     rows = np.arange(cells.n_obs)
-    if cells.n_obs > MAX_CELLS:
+    if cells.n_obs > settings.max_cells:
         rng = np.random.default_rng([seed, 4])
-        rows = np.sort(rng.choice(rows, MAX_CELLS, replace=False))
-        print(f"scores are measured on {MAX_CELLS:,} of {cells.n_obs:,} cells, drawn at random")
+        rows = np.sort(rng.choice(rows, settings.max_cells, replace=False))
+        print(f"scores are measured on {len(rows):,} of {cells.n_obs:,} cells, drawn at random")
     obs = cells.obs.iloc[rows]
     names, sizes = np.unique(obs["cell_type"].astype(str), return_counts=True)
     scored = [name for name in names[sizes >= MIN_CELLS] if name != UNKNOWN]

@@ -72,7 +72,7 @@ def build_graph(latent: np.ndarray, cells, settings: GraphSettings, seed: int) -
     else:
         indices, distances = approximate_neighbors(latent, settings.n_neighbors, seed)
     connectivities = weigh(indices, distances)
-    how = "exact" if exact else f"approximate (pynndescent), above {settings.exact_up_to:,} cells"
+    how = "exact" if exact else f"approximate (faiss), above {settings.exact_up_to:,} cells"
     print(f"{indices.shape[1]} nearest neighbours of {n_cells:,} cells: {how}")
     n_parts = sparse.csgraph.connected_components(connectivities, directed=False)[0]
     print(f"{connectivities.nnz // 2:,} edges; {n_parts} connected part(s)")

@@ -1,6 +1,7 @@
 """Two-dimensional layouts of a latent, for viewing only.
 
-A layout tears neighbourhoods apart and invents gaps. So each comes from several seeds, with its
+A layout tears neighbourhoods apart and invents gaps. So each comes from several seeds, but for
+atlases, where it would take too long, with its
 trustworthiness (the share of its neighbourhoods that the latent confirms), and nothing is
 clustered or scored on it.
 """
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 N_JUDGED = 5000
 """Cells that trustworthiness is measured on; its memory grows with their square."""
+SPECTRAL_UP_TO = 200_000
+"""Cells up to which UMAP starts from the graph's spectrum, whose time grows faster than cells."""
 N_NEIGHBORS = 15
 """Neighbours that trustworthiness compares."""
 
@@ -34,6 +37,14 @@ class LayoutSettings:
     methods: tuple[str, ...] = ("umap",)
     seeds: tuple[int, ...] = (0, 1, 2)
     min_dist: float = 0.3
+    several_up_to: int = 200_000
+
+    def shown(self, n_cells: int) -> tuple[int, ...]:
+        """Return the seeds to lay out; only the first where each would take too long."""
+        if n_cells <= self.several_up_to or len(self.seeds) == 1:
+            return tuple(self.seeds)
+        print(f"above {self.several_up_to:,} cells there is one layout, not {len(self.seeds)}")
+        return tuple(self.seeds[:1])
 
 
 def lay_out_umap(latent: np.ndarray, graph: Graph, settings: LayoutSettings) -> AnnData:
@@ -78,7 +89,7 @@ def lay_out_umap(latent: np.ndarray, graph: Graph, settings: LayoutSettings) -> 
         )
         return layout
 
-    return gather(latent, graph.cells, settings.seeds, lay_out)
+    return gather(latent, graph.cells, settings.shown(len(latent)), lay_out)
 
 
 def import_umap():
@@ -90,7 +101,13 @@ def import_umap():
 
 
 def spectral_start(latent: np.ndarray, graph: Graph) -> np.ndarray:
-    """Return the graph's spectral layout (B, 2), or the first two components where it fails."""
+    """Return the graph's spectral layout (B, 2).
+
+    Where it fails, and above `SPECTRAL_UP_TO` cells, it is the first two principal components.
+    """
+    if len(latent) > SPECTRAL_UP_TO:
+        print(f"above {SPECTRAL_UP_TO:,} cells UMAP starts from two principal components")
+        return principal_plane(latent)
     import_umap()
     from umap.spectral import spectral_layout
 
@@ -140,7 +157,7 @@ def lay_out_tsne(latent: np.ndarray, cells, settings: LayoutSettings) -> AnnData
         start = (plane + noise).astype(np.float32)
         return TSNE(perplexity=perplexity, init=start, n_jobs=1).fit_transform(latent)
 
-    return gather(latent, cells, settings.seeds, lay_out)
+    return gather(latent, cells, settings.shown(len(latent)), lay_out)
 
 
 def gather(latent: np.ndarray, cells, seeds, lay_out: Callable[[int], np.ndarray]) -> AnnData:

@@ -5,6 +5,10 @@ Distances are Euclidean. A cell is never its own neighbour, also where others eq
 
 import numpy as np
 
+N_POINTS = 160  # of a region, on average: the time then grows with the points, not faster
+N_PROBES = 64  # regions searched for each point: recall 0.99 with 200,000 points in 30 dimensions
+N_DRAWN = 64  # points of a region, at most, that k-means draws
+
 
 def exact_neighbors(points: np.ndarray, n_neighbors: int, queries: np.ndarray | None = None):
     """Find the nearest points by comparing each query with every point.
@@ -41,40 +45,50 @@ def exact_neighbors(points: np.ndarray, n_neighbors: int, queries: np.ndarray | 
 
 
 def approximate_neighbors(points: np.ndarray, n_neighbors: int, seed: int):
-    """Find almost the nearest points by descending a neighbour graph (pynndescent).
+    """Find almost the nearest points: those of the regions that lie nearest to each (faiss).
 
-    Rows that the descent leaves incomplete are filled exactly. Returns what `exact_neighbors`
-    returns; equal seeds give equal results.
+    K-means divides the points into regions of about `N_POINTS`, and a point is compared with those
+    of the `N_PROBES` regions whose centres lie nearest (an inverted file; Sivic and Zisserman 2003,
+    doi:10.1109/ICCV.2003.1238663). Points whose regions hold too few are compared with all. Returns
+    what `exact_neighbors` returns; equal seeds give equal results.
     """
-    from pynndescent import NNDescent
+    import faiss
 
-    n_neighbors = min(n_neighbors, len(points) - 1)
-    points = np.ascontiguousarray(points, dtype=np.float32)
-    descent = NNDescent(points, n_neighbors=n_neighbors + 1, random_state=seed, n_jobs=1)
-    indices, distances = descent.neighbor_graph
-    indices, distances = drop_self(indices, distances)
-    broken = np.flatnonzero((indices < 0).any(axis=1))
-    if len(broken):
-        filled = exact_neighbors(points, n_neighbors + 1, points[broken])
-        indices[broken], distances[broken] = drop_self(*filled, rows=broken)
-    return indices, distances
+    faiss.omp_set_num_threads(1)
+    n_points, n_dimensions = points.shape
+    n_neighbors = min(n_neighbors, n_points - 1)
+    centre = points.mean(axis=0, dtype=np.float64)
+    points = np.ascontiguousarray(points - centre, dtype=np.float32)
+    n_regions = -(-n_points // N_POINTS)
+    centres = faiss.IndexFlatL2(n_dimensions)
+    index = faiss.IndexIVFFlat(centres, n_dimensions, n_regions)
+    index.cp.seed, index.cp.min_points_per_centroid = seed % 2**31, 1
+    index.cp.max_points_per_centroid = N_DRAWN
+    index.nprobe = N_PROBES
+    index.train(points)
+    index.add(points)
+    squares, indices = index.search(points, n_neighbors + 1)
+    few = np.flatnonzero((indices < 0).any(axis=1))
+    if len(few):
+        everywhere = faiss.IndexFlatL2(n_dimensions)
+        everywhere.add(points)
+        squares[few], indices[few] = everywhere.search(points[few], n_neighbors + 1)
+    return drop_self(indices, np.sqrt(np.maximum(squares, 0)))
 
 
-def drop_self(indices: np.ndarray, distances: np.ndarray, rows: np.ndarray | None = None):
+def drop_self(indices: np.ndarray, distances: np.ndarray):
     """Remove each row's own cell, or its farthest neighbour where equal cells crowded it out.
 
     Parameters
     ----------
-    indices, distances : (Q, K) arrays
-    rows : (Q,) array, optional
-        The cell of each row; row i is cell i when it is not given.
+    indices, distances : (B, K) arrays
+        Row i is cell i.
 
     Returns
     -------
-    indices, distances : (Q, K - 1) int32 and float32 arrays
+    indices, distances : (B, K - 1) int32 and float32 arrays
     """
-    rows = np.arange(len(indices)) if rows is None else rows
-    keep = indices != rows[:, None]
+    keep = indices != np.arange(len(indices))[:, None]
     keep[keep.all(axis=1), -1] = False
     shape = (len(indices), indices.shape[1] - 1)
     kept = indices[keep].reshape(shape), distances[keep].reshape(shape)

@@ -37,8 +37,8 @@ class Content:
         One row per cell; the index holds the barcodes.
     matrices : dict of str to callable
         For every matrix of the file (``X``, ``raw`` and the layers) a function that reads it and
-        returns the matrix (n_cells, n_genes), sparse or dense, and its genes as a DataFrame.
-        Only what is needed is read.
+        returns the matrix (n_cells, n_genes), sparse, dense or as `blocks.Rows` that stay in the
+        file, and its genes as a DataFrame. Only what is needed is read.
     obsm, varm : dict
         The simulator's truth, names that begin with ``true_``.
     """
@@ -96,14 +96,26 @@ def check_size(n_bytes: int, where: str) -> None:
         )
 
 
-def read_dense(dataset: h5py.Dataset, cells_in_columns: bool = False) -> sparse.csr_matrix:
-    """Read a dense HDF5 matrix block by block as CSR (n_cells, n_genes).
+def check_declared(dataset: h5py.Dataset) -> None:
+    """Refuse a part of a file that declares a thousand times what it stores and fits no memory.
 
-    A dense matrix may be larger than the memory as long as its counts fit; a file that declares a
-    thousand times what it stores holds no counts but a trap.
+    It holds no counts but a trap.
+
+    Raises
+    ------
+    ValueError
+        As `check_size`.
     """
     if dataset.nbytes > 1000 * dataset.id.get_storage_size():
         check_size(dataset.nbytes, dataset.name)
+
+
+def read_dense(dataset: h5py.Dataset, cells_in_columns: bool = False) -> sparse.csr_matrix:
+    """Read a dense HDF5 matrix block by block as CSR (n_cells, n_genes).
+
+    A dense matrix may be larger than the memory as long as its counts fit.
+    """
+    check_declared(dataset)
     n_cells, n_genes = dataset.shape[::-1] if cells_in_columns else dataset.shape
     step = max(1, BLOCK // max(1, n_genes))
     blocks = [sparse.csr_matrix((0, n_genes), dtype=dataset.dtype)]

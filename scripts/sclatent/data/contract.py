@@ -6,15 +6,16 @@ once. The matrix that passes is CSR int32 with sorted indices, no duplicates and
 
 import re
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from sclatent.data.blocks import Rows, in_memory
 from sclatent.data.content import Content
 from sclatent.errors import InputError, nearest, problem
 
-BLOCK = 2**22  # stored values looked at in one go
 LARGEST = 2**31 - 1
 EXACT_FLOAT32 = 2**24  # the next whole number is not a float32
 KINDS = ("are NaN", "are infinite", "are negative", "are not whole numbers", "are too large")
@@ -37,12 +38,12 @@ class Fault:
     gene: int
 
 
-def scan(matrix) -> list[Fault]:
+def scan(counts: Rows) -> list[Fault]:
     """Look at every stored value of a matrix for what no count can be.
 
     Parameters
     ----------
-    matrix : CSR matrix (n_cells, n_genes)
+    counts
         Of any numeric type.
 
     Returns
@@ -51,24 +52,17 @@ def scan(matrix) -> list[Fault]:
         At most one per kind: NaN, infinite, negative, not whole, too large for int32 (or, as
         float32, too large to be exact). Empty for counts.
     """
-    totals, first = dict.fromkeys(KINDS, 0), {}
-    for start in range(0, matrix.nnz, BLOCK):
-        values = matrix.data[start : start + BLOCK]
-        for kind, bad in zip(KINDS, bad_values(values), strict=True):
+    totals, first, n_stored, n_cells = dict.fromkeys(KINDS, 0), {}, 0, 0
+    for block in counts:
+        for kind, bad in zip(KINDS, bad_values(block.data), strict=True):
             if bad is not None and (n_bad := int(np.count_nonzero(bad))):
                 totals[kind] += n_bad
-                first.setdefault(kind, start + int(bad.argmax()))
-    return [
-        Fault(
-            kind,
-            totals[kind],
-            matrix.nnz,
-            matrix.data[place].item(),
-            int(np.searchsorted(matrix.indptr, place, "right")) - 1,
-            int(matrix.indices[place]),
-        )
-        for kind, place in first.items()
-    ]
+                place = int(bad.argmax())
+                cell = n_cells + int(np.searchsorted(block.indptr, place, "right")) - 1
+                first.setdefault(kind, (block.data[place].item(), cell, int(block.indices[place])))
+        n_stored += block.nnz
+        n_cells += block.shape[0]
+    return [Fault(kind, totals[kind], n_stored, *where) for kind, where in first.items()]
 
 
 def bad_values(values: np.ndarray) -> list[np.ndarray | None]:
@@ -85,11 +79,13 @@ def bad_values(values: np.ndarray) -> list[np.ndarray | None]:
     return [np.isnan(values), np.isinf(values), finite & (values < 0), fraction, too_large]
 
 
-def to_csr(matrix):
-    """Return any matrix as CSR with its values as they are; None when it does not hold numbers."""
+def as_counts(matrix) -> Rows | None:
+    """Return any matrix as counts with its values as they are; None when it holds no numbers."""
+    if isinstance(matrix, Rows):
+        return matrix if matrix.dtype.kind in "biuf" else None
     if not sparse.issparse(matrix):
         matrix = np.asarray(matrix)
-    return sparse.csr_matrix(matrix) if matrix.dtype.kind in "biuf" else None
+    return in_memory(sparse.csr_matrix(matrix)) if matrix.dtype.kind in "biuf" else None
 
 
 def choose_counts(content: Content, layer: str | None, problems: list[str]):
@@ -106,7 +102,8 @@ def choose_counts(content: Content, layer: str | None, problems: list[str]):
 
     Returns
     -------
-    counts : CSR int32 matrix (n_cells, n_genes) or None
+    counts : Rows (n_cells, n_genes) or None
+        Int32 in canonical form.
     var : pandas.DataFrame or None
     """
     there = content.matrices
@@ -120,20 +117,20 @@ def choose_counts(content: Content, layer: str | None, problems: list[str]):
         raw, raw_var, not_raw = load(content, "raw")
         if not not_raw:
             print(f"{content.where}: X does not hold counts ({why[0]}), raw does and is used")
-            return to_int32(raw, content.where), raw_var
+            return raw.map(partial(to_int32, where=content.where), np.int32), raw_var
     if not why:
-        return to_int32(counts, content.where), var
+        return counts.map(partial(to_int32, where=content.where), np.int32), var
     fix = where_counts_are(content, wanted)
     problems.extend(problem(f"{content.where} {wanted}", what, fix) for what in why)
     return None, None
 
 
 def load(content: Content, name: str):
-    """Return a matrix as CSR, its genes, and what is wrong with it in words."""
+    """Return a matrix as counts, its genes, and what is wrong with it in words."""
     if name not in content.matrices:
         return None, None, [f"there is no {name}"]
     matrix, var = content.matrices[name]()
-    counts = to_csr(matrix)
+    counts = as_counts(matrix)
     if counts is None:
         return None, None, [f"it holds {matrix.dtype}, not numbers"]
     shape = (len(content.obs), len(var))
@@ -160,8 +157,8 @@ def where_counts_are(content: Content, wrong: str) -> str:
     return "give a file with raw counts; no other matrix of this one holds them"
 
 
-def to_int32(counts, where: str) -> sparse.csr_matrix:
-    """Return counts that passed `scan` in the canonical form."""
+def to_int32(counts: sparse.csr_matrix, where: str) -> sparse.csr_matrix:
+    """Return a block of counts that passed `scan` in the canonical form."""
     if counts.has_canonical_format and counts.data.all():  # as most: indices need no copy
         data = counts.data.astype(np.int32)
         return sparse.csr_matrix((data, counts.indices, counts.indptr), shape=counts.shape)

@@ -9,6 +9,10 @@ densely), neighbours are exact (scanpy's approximate ones break with this scipy)
 as everywhere in this project, and a threshold that cannot be believed removes nothing. To remove
 the expected share instead would delete that many real cells, and rare types between two common ones
 would go first; the scores stay in the table for whoever wants to cut by hand.
+
+The time of exact neighbours grows with the square of the cells. So a batch of more than `MAX_CELLS`
+cells is dealt at random into parts of about equal size, each of which simulates and searches within
+itself; the scores of all its parts share one threshold.
 """
 
 from __future__ import annotations
@@ -18,14 +22,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sclatent.data.blocks import in_memory
 from sclatent.data.genes import standardised_variance
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
+    from sclatent.data.blocks import Rows
+
 N_GENES, N_COMPONENTS, RATIO = 2000, 30, 2  # simulated doublets per cell
 MIN_CELLS = 100  # a smaller batch is not searched: too few neighbours to judge by
 MIN_GENES = 100
+MAX_CELLS = 10_000  # of a part of a batch
+N_CELLS = 100_000  # of the parts that are read together, from each pass through the counts
 MOST_OVER_EXPECTED = 3  # times the expected rate; a higher rate means the threshold is wrong
 LEAST_DETECTABLE = 0.1  # share of the simulated doublets above the threshold
 
@@ -44,27 +53,98 @@ class Doublets:
         return self.scores > self.threshold if not self.doubt else np.zeros(len(self.scores), bool)
 
 
-def find_doublets(counts: csr_matrix, expected_rate: float, seed: int, name: str) -> Doublets:
-    """Score the cells of one batch and choose a threshold.
+def search_doublets(
+    counts: Rows, batch: np.ndarray, good: np.ndarray, expected_rate: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Score the cells of every batch and choose a threshold for each.
+
+    Parameters
+    ----------
+    counts
+        Raw counts (B, G).
+    batch
+        Batch of each cell (B,).
+    good
+        Which cells (B,) passed the other filters.
+    expected_rate
+        Scrublet's prior share of doublets.
+    seed
+        Of the parts and of the simulated pairs.
+
+    Returns
+    -------
+    scores : (B,) array
+        Empty where not searched.
+    called : (B,) array of bool
+        Which cells are called doublets.
+    """
+    parts = [
+        (name, rows)
+        for name in np.unique(batch)
+        for rows in deal(np.flatnonzero(good & (batch == name)), seed)
+    ]
+    found = {name: [] for name, _ in parts}
+    for together in in_groups(parts):
+        mask = np.isin(np.arange(len(batch)), np.concatenate([rows for _, rows in together]))
+        matrix, place = counts.keep(mask).to_csr(), np.cumsum(mask) - 1
+        for name, rows in together:
+            scored = score_cells(matrix[place[rows]], expected_rate, seed, name)
+            found[name].append((rows, *scored))
+    scores, called = np.full(len(batch), np.nan), np.zeros(len(batch), dtype=bool)
+    for name, of_parts in found.items():
+        rows, observed, simulated = map(np.concatenate, zip(*of_parts, strict=True))
+        scores[rows] = observed
+        if len(simulated):
+            called[rows] = judge(observed, simulated, expected_rate, name).called
+    return scores, called
+
+
+def deal(rows: np.ndarray, seed: int) -> list[np.ndarray]:
+    """Deal the cells of a batch at random into parts of at most `MAX_CELLS`, each in order."""
+    n_parts = max(1, -(-len(rows) // MAX_CELLS))
+    if n_parts == 1:
+        return [rows]
+    shuffled = np.random.default_rng([seed, 1]).permutation(rows)
+    return [np.sort(part) for part in np.array_split(shuffled, n_parts)]
+
+
+def in_groups(parts: list) -> list[list]:
+    """Return the parts in groups of at most `N_CELLS` cells together."""
+    groups, size = [[]], 0
+    for name, rows in parts:
+        if groups[-1] and size + len(rows) > N_CELLS:
+            groups, size = [*groups, []], 0
+        groups[-1].append((name, rows))
+        size += len(rows)
+    return groups
+
+
+def score_cells(
+    counts: csr_matrix, expected_rate: float, seed: int, name: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the scores of the cells of a batch and of the doublets simulated from them.
 
     Parameters
     ----------
     counts
         Raw counts (B, G) of the cells that passed the other filters.
-    expected_rate
-        Scrublet's prior share of doublets.
-    seed
-        Of the simulated pairs.
-    name
-        The batch's, for messages.
+
+    Returns
+    -------
+    scores : (B,) array
+        Empty where the cells are too few.
+    simulated : (2 B,) array
+        No values where the cells are too few.
     """
     n_cells = counts.shape[0]
     seen = np.bincount(counts.indices, minlength=counts.shape[1]) >= 3
     if n_cells < MIN_CELLS or seen.sum() < MIN_GENES:
         print(f"batch {name}: {n_cells} cells and {seen.sum()} genes are too few to find doublets")
-        return Doublets(np.full(n_cells, np.nan), doubt="too few")
+        return np.full(n_cells, np.nan), np.empty(0)
     counts = counts[:, seen]
-    best = np.argsort(-standardised_variance(counts, name), kind="stable")[:N_GENES]
+    one = np.zeros(n_cells, dtype=np.int64)
+    variance = standardised_variance(in_memory(counts), one, [name])[0][0]
+    best = np.argsort(-variance, kind="stable")[:N_GENES]
     total = np.asarray(counts.sum(axis=1)).ravel()
     pairs = np.random.default_rng([seed, 0]).integers(0, n_cells, size=(RATIO * n_cells, 2))
     chosen = counts[:, np.sort(best)]
@@ -73,7 +153,7 @@ def find_doublets(counts: csr_matrix, expected_rate: float, seed: int, name: str
         normalise(chosen, total), normalise(doublets, total[pairs].sum(axis=1)), seed=seed
     )
     scores = neighbour_scores(latent, n_cells, expected_rate)
-    return judge(scores[:n_cells], scores[n_cells:], expected_rate, name)
+    return scores[:n_cells], scores[n_cells:]
 
 
 def normalise(counts: csr_matrix, total: np.ndarray) -> csr_matrix:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from sclatent.data.blocks import stored
 from sclatent.data.content import Content, read_dense, read_matrix, readable, text
 from sclatent.data.settings import Entry
 from sclatent.data.tenx import GZIP, is_tenx_hdf5, matrix_files, read_tenx_hdf5, read_tenx_matrix
@@ -126,11 +127,15 @@ def read_h5ad(path: Path) -> Content:
 
 
 def load_h5ad(path: Path, place: str, genes: str):
-    """Read one matrix of an h5ad file and its genes."""
+    """Read one matrix of an h5ad file and its genes; compressed rows stay in the file."""
     from anndata.io import read_elem
 
     with readable(path), h5py.File(path) as file:
-        return read_matrix(file[place]), read_elem(file[genes])
+        var, attrs = read_elem(file[genes]), file[place].attrs
+        kind = attrs.get("encoding-type", attrs.get("h5sparse_format", ""))
+        if kind not in ("csr_matrix", "csr"):
+            return read_matrix(file[place]), var
+    return stored(path, place), var
 
 
 def read_old_h5ad(path: Path) -> Content:

@@ -4,8 +4,10 @@ A gene's score in a batch is the variance of its clipped, standardised counts, w
 deviation expected at its mean comes from a local regression (Stuart et al. 2019,
 doi:10.1016/j.cell.2019.05.031; `seurat_v3_paper` in scanpy, whose ranks this reproduces). Genes are
 ordered by the number of batches that have them among their best, then by their median rank there.
-Here the matrix stays sparse, a regression that fails has a fallback, and only genes with counts in
-the training cells are chosen.
+Here the matrix stays sparse and is read in blocks, twice; a regression that fails has a fallback,
+and only genes with counts in the training cells are chosen.
+
+Letters for shapes: B cells, G genes, S batches.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ import numpy as np
 
 if TYPE_CHECKING:
     import pandas as pd
-    from scipy.sparse import csr_matrix
+
+    from sclatent.data.blocks import Rows
 
 SPAN = 0.3  # share of the genes in each local fit, as in Seurat and scanpy
 
@@ -30,7 +33,7 @@ class Selection:
     min_cells_per_batch: int = 100
 
 
-def select_genes(counts: csr_matrix, names, batch, selection: Selection) -> pd.DataFrame:
+def select_genes(counts: Rows, names, batch, selection: Selection) -> pd.DataFrame:
     """Return the chosen genes, best first.
 
     Parameters
@@ -53,14 +56,14 @@ def select_genes(counts: csr_matrix, names, batch, selection: Selection) -> pd.D
     """
     import pandas as pd
 
-    groups = ranking_batches(np.asarray(batch).astype(str), selection.min_cells_per_batch)
-    seen = np.asarray(counts.sum(axis=0)).ravel() > 0
+    group, ranking = ranking_batches(np.asarray(batch).astype(str), selection.min_cells_per_batch)
+    variance, found = standardised_variance(counts, group, ranking)
+    seen = found.any(axis=0)
     if not seen.all():
         print(f"{(~seen).sum():,} genes have no counts in the training cells and are not chosen")
     n_top = min(selection.n_top, int(seen.sum()))
     if n_top < selection.n_top:
         print(f"WARNING all {n_top:,} genes are used: genes.n_top asks for {selection.n_top:,}")
-    variance = np.stack([standardised_variance(counts[rows], name) for name, rows in groups])
     rank = np.argsort(np.argsort(-variance, axis=1, kind="stable"), axis=1, kind="stable")
     among = np.ma.masked_where((rank >= n_top) | ~seen, rank)
     n_batches = among.count(axis=0)
@@ -69,58 +72,93 @@ def select_genes(counts: csr_matrix, names, batch, selection: Selection) -> pd.D
     score = n_batches + 1 - np.minimum(median, selection.n_top) / selection.n_top
     columns = {"score": score, "n_batches": n_batches, "median_rank": median}
     table = pd.DataFrame({"gene": np.asarray(names, dtype=object)} | columns).iloc[order]
-    common = (table["n_batches"] == len(groups)).sum()
-    print(f"chose {n_top:,} of {counts.shape[1]:,} genes; {common:,} by all {len(groups)} batches")
+    common = (table["n_batches"] == len(ranking)).sum()
+    print(f"chose {n_top:,} of {counts.shape[1]:,} genes; {common:,} by all {len(ranking)} batches")
     return table.replace(np.inf, np.nan).reset_index(drop=True)
 
 
-def ranking_batches(batch: np.ndarray, min_cells: int) -> list[tuple[str, np.ndarray]]:
-    """Return (name, rows) of each batch that is large enough; all cells as one if none is."""
-    names, sizes = np.unique(batch, return_counts=True)
+def ranking_batches(batch: np.ndarray, min_cells: int) -> tuple[np.ndarray, list[str]]:
+    """Return the group of each cell (B,) and the names of the groups that rank genes.
+
+    A batch that is large enough is a group; all others are together in one more, without a name.
+    Where no batch is large enough, all cells are one group.
+    """
+    names, code, sizes = np.unique(batch, return_inverse=True, return_counts=True)
     for name, size in zip(names, sizes, strict=True):
         if size < min_cells and len(names) > 1:
             print(
                 f"batch {name} does not rank genes: {size} training cells of at least {min_cells}"
             )
-    large = names[sizes >= min_cells]
+    large = np.flatnonzero(sizes >= min_cells)
     if not len(large):
         print(f"no batch has {min_cells} training cells: genes are ranked on all {len(batch):,}")
-        return [("all", np.arange(len(batch)))]
-    return [(str(name), np.flatnonzero(batch == name)) for name in large]
+        return np.zeros(len(batch), dtype=np.int64), ["all"]
+    group = np.full(len(names), len(large))
+    group[large] = np.arange(len(large))
+    return group[code], [str(name) for name in names[large]]
 
 
-def standardised_variance(counts: csr_matrix, name: str) -> np.ndarray:
-    """Return the variance (G,) of counts in units of what their mean lets expect.
+def standardised_variance(
+    counts: Rows, group: np.ndarray, names: list[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the variance of the counts of each group in units of what their mean lets expect.
 
     Standardised counts are clipped at the square root of the number of cells, so that one cell
     cannot make a gene variable.
+
+    Parameters
+    ----------
+    counts
+        (B, G).
+    group
+        Code of each cell (B,), from 0 to S - 1; S where the cell is of no group with a name.
+    names
+        Of the S groups.
+
+    Returns
+    -------
+    variance : (S, G) array
+    found : (S + 1, G) array of bool
+        Where there are counts at all.
     """
-    n_cells = counts.shape[0]
-    mean, variance = moments(counts)
-    varies = variance > 0
-    result = np.zeros(counts.shape[1])
-    if not varies.any():
-        return result
-    expected = expected_log_variance(np.log10(mean[varies]), np.log10(variance[varies]), name)
-    sd = np.ones_like(mean)
-    sd[varies] = np.sqrt(10**expected)
-    ceiling = np.sqrt(n_cells) * sd + mean
-    clipped = np.minimum(counts.data, ceiling[counts.indices])
-    total = np.bincount(counts.indices, clipped, minlength=len(mean))
-    square = np.bincount(counts.indices, clipped**2, minlength=len(mean))
-    spread = n_cells * mean**2 + square - 2 * total * mean
-    result[varies] = (spread / (max(n_cells - 1, 1) * sd**2))[varies]
-    return result
+    n_cells = np.bincount(group, minlength=len(names) + 1)[:, None]
+    total, square = add_up(counts, group, len(n_cells))
+    mean = total / np.maximum(n_cells, 1)
+    variance = np.maximum(square / np.maximum(n_cells, 1) - mean**2, 0)
+    variance *= n_cells / np.maximum(n_cells - 1, 1)
+    sd, result = np.ones_like(mean), np.zeros((len(names), counts.shape[1]))
+    for row, name in enumerate(names):
+        varies = variance[row] > 0
+        if varies.any():
+            logs = np.log10(mean[row, varies]), np.log10(variance[row, varies])
+            sd[row, varies] = np.sqrt(10 ** expected_log_variance(*logs, name))
+    clipped, clipped_square = add_up(counts, group, len(n_cells), np.sqrt(n_cells) * sd + mean)
+    spread = n_cells * mean**2 + clipped_square - 2 * clipped * mean
+    spread /= np.maximum(n_cells - 1, 1) * sd**2
+    named = slice(len(names))
+    result[variance[named] > 0] = spread[named][variance[named] > 0]
+    return result, total > 0
 
 
-def moments(counts: csr_matrix) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and unbiased variance (G,) of a sparse matrix (B, G) in double precision."""
-    n_cells, n_genes = counts.shape
-    data = counts.data.astype(float)
-    mean = np.bincount(counts.indices, data, minlength=n_genes) / n_cells
-    square = np.bincount(counts.indices, data**2, minlength=n_genes) / n_cells
-    variance = np.maximum(square - mean**2, 0) * n_cells / max(n_cells - 1, 1)
-    return mean, variance
+def add_up(
+    counts: Rows, group: np.ndarray, n_groups: int, ceiling: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the sums of the counts and of their squares in each group, (n_groups, G) float64.
+
+    `ceiling` (n_groups, G) clips the counts.
+    """
+    shape = n_groups, counts.shape[1]
+    total, square, start = np.zeros(shape), np.zeros(shape), 0
+    for block in counts:
+        rows = group[start : start + block.shape[0]].astype(np.int64) * shape[1]
+        start += block.shape[0]
+        places = np.repeat(rows, np.diff(block.indptr)) + block.indices
+        values = block.data.astype(float)
+        if ceiling is not None:
+            np.minimum(values, ceiling.ravel()[places], out=values)
+        total += np.bincount(places, values, minlength=total.size).reshape(shape)
+        square += np.bincount(places, values**2, minlength=total.size).reshape(shape)
+    return total, square
 
 
 def expected_log_variance(log_mean: np.ndarray, log_variance: np.ndarray, name: str) -> np.ndarray:

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from sclatent.data.blocks import Dataset, Rows
 from sclatent.data.columns import set_aside
 from sclatent.data.covariates import check_kept
-from sclatent.data.doublets import find_doublets
+from sclatent.data.doublets import search_doublets
 from sclatent.errors import InputError, problem
 
 if TYPE_CHECKING:
@@ -74,19 +75,20 @@ class Filters:
 class Filtered(NamedTuple):
     """The cells kept, the metrics of all, the bounds, and how many cells each rule removed."""
 
-    cells: AnnData
+    cells: Dataset
     metrics: pd.DataFrame
     thresholds: pd.DataFrame
     removed: pd.DataFrame
 
 
-def filter_cells(adata: AnnData, filters: Filters) -> Filtered:
+def filter_cells(dataset: Dataset, filters: Filters) -> Filtered:
     """Measure and filter the cells of a dataset, then drop genes that are all but absent.
 
     Parameters
     ----------
-    adata
-        Raw counts (B, G) in CSR, with obs `batch`.
+    dataset
+        Raw counts (B, G), with obs `batch`. They are read twice, in blocks, and once more for every
+        `doublets.N_CELLS` cells when doublets are searched.
     filters
         Bounds and settings.
 
@@ -102,26 +104,28 @@ def filter_cells(adata: AnnData, filters: Filters) -> Filtered:
         When no cell or no gene is left, with the number of cells that each rule removed; when a
         metric that is a covariate has missing values or is the same in every cell kept.
     """
-    metrics = cell_metrics(adata.X, adata.var_names)
-    batch = adata.obs["batch"].astype(str).to_numpy()
+    metrics = cell_metrics(dataset.counts, dataset.table.var_names)
+    batch = dataset.table.obs["batch"].astype(str).to_numpy()
     bounds = thresholds(metrics, batch, filters)
     reason = first_reason(metrics, batch, bounds)
     metrics["doublet_score"] = np.nan
     if filters.doublets:
-        scores, called = search_doublets(adata.X, batch, reason == "", filters)
+        scores, called = search_doublets(
+            dataset.counts, batch, reason == "", filters.expected_doublet_rate, SEED
+        )
         metrics["doublet_score"] = scores
         reason[called] = "doublet"
     kept = reason == ""
     removed = count_removed(batch, reason)
     report(removed)
-    cells = keep(adata, kept, removed, filters)
-    add_metrics(cells, metrics[kept])
+    cells = keep(dataset, kept, removed, filters)
+    add_metrics(cells.table, metrics[kept])
     metrics.insert(0, "batch", batch)
-    metrics.insert(0, "cell", np.asarray(adata.obs_names))
+    metrics.insert(0, "cell", np.asarray(dataset.table.obs_names))
     return Filtered(cells, metrics.assign(kept=kept, reason=reason), bounds, removed)
 
 
-def cell_metrics(counts, names) -> pd.DataFrame:
+def cell_metrics(counts: Rows, names) -> pd.DataFrame:
     """Return counts, genes, and mitochondrial and ribosomal percent of each cell (B rows).
 
     The columns bear scanpy's names. A cell without counts has shares of zero.
@@ -129,13 +133,20 @@ def cell_metrics(counts, names) -> pd.DataFrame:
     import pandas as pd
 
     names = pd.Index(names).astype(str)
-    total = np.asarray(counts.sum(axis=1)).ravel()
-    columns = {"total_counts": total, "n_genes_by_counts": np.diff(counts.indptr)}
+    sets = {}
     for name, pattern in (("mt", MITOCHONDRIAL), ("ribo", RIBOSOMAL)):
         genes = names.str.contains(pattern, regex=True)
         print(f"{genes.sum()} {name} genes" + ("" if genes.any() else ": their share is 0"))
-        part = counts @ genes.astype(np.int64)
-        columns[f"pct_counts_{name}"] = 100 * part / np.maximum(total, 1)
+        sets[f"pct_counts_{name}"] = genes.astype(np.int64)
+    weights = np.column_stack([np.ones(len(names), dtype=np.int64), *sets.values()])
+    sums, n_genes = [np.empty((0, 3), dtype=np.int64)], [np.empty(0, dtype=np.int64)]
+    for block in counts:
+        sums.append(block @ weights)
+        n_genes.append(np.diff(block.indptr))
+    total, *parts = np.concatenate(sums).T
+    columns = {"total_counts": total, "n_genes_by_counts": np.concatenate(n_genes)}
+    for name, part in zip(sets, parts, strict=True):
+        columns[name] = 100 * part / np.maximum(total, 1)
     return pd.DataFrame(columns)
 
 
@@ -208,16 +219,6 @@ def first_reason(metrics: pd.DataFrame, batch: np.ndarray, bounds: pd.DataFrame)
     return reason
 
 
-def search_doublets(counts, batch, good, filters: Filters) -> tuple[np.ndarray, np.ndarray]:
-    """Return doublet scores (B,), empty where not searched, and which cells are called."""
-    scores, called = np.full(len(batch), np.nan), np.zeros(len(batch), dtype=bool)
-    for name in np.unique(batch):
-        rows = np.flatnonzero(good & (batch == name))
-        found = find_doublets(counts[rows], filters.expected_doublet_rate, SEED, name)
-        scores[rows], called[rows] = found.scores, found.called
-    return scores, called
-
-
 def count_removed(batch: np.ndarray, reason: np.ndarray) -> pd.DataFrame:
     """Return how many cells of each batch, and of all, each rule removed."""
     import pandas as pd
@@ -242,15 +243,16 @@ def report(removed: pd.DataFrame) -> None:
             print(f"WARNING batch {name} lost more than half of its cells: look at its figure")
 
 
-def keep(adata: AnnData, kept: np.ndarray, removed: pd.DataFrame, filters: Filters) -> AnnData:
+def keep(dataset: Dataset, kept: np.ndarray, removed: pd.DataFrame, filters: Filters) -> Dataset:
     """Return the cells kept and the genes found in enough of them."""
     if not kept.any():
         n = removed[removed["batch"] == "all"].set_index("rule")["n_cells"]
         why = ", ".join(f"{rule} {n[rule]:,}" for rule in [*RULES, "doublet"] if n[rule])
         what = f"no cell of {len(kept):,} is left; removed by {why}"
         raise InputError(problem("qc", what, "widen the bounds that removed most"))
-    counts = adata.X[kept]
-    found = np.bincount(counts.indices, minlength=counts.shape[1]) >= filters.min_cells_per_gene
+    counts = dataset.counts.keep(kept)
+    in_cells = sum(np.bincount(block.indices, minlength=counts.shape[1]) for block in counts)
+    found = in_cells >= filters.min_cells_per_gene
     if not found.any():
         what = f"no gene is found in {filters.min_cells_per_gene} of {kept.sum():,} kept cells"
         raise InputError(problem("qc.min_cells_per_gene", what, "lower it"))
@@ -258,10 +260,10 @@ def keep(adata: AnnData, kept: np.ndarray, removed: pd.DataFrame, filters: Filte
         f"kept {found.sum():,} of {len(found):,} genes, those in at least "
         f"{filters.min_cells_per_gene} cells"
     )
-    cells = adata[kept, found].copy()
-    for name in cells.obs.select_dtypes("category"):
-        cells.obs[name] = cells.obs[name].cat.remove_unused_categories()
-    return cells
+    table = dataset.table[kept, found].copy()
+    for name in table.obs.select_dtypes("category"):
+        table.obs[name] = table.obs[name].cat.remove_unused_categories()
+    return Dataset(table, counts.keep(genes=np.flatnonzero(found)))
 
 
 def add_metrics(cells: AnnData, metrics: pd.DataFrame) -> None:

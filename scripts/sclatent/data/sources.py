@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
-from scipy import sparse
 
 from sclatent.data import columns, contract, covariates, store
 from sclatent.data.archives import extract, find_samples, is_archive
+from sclatent.data.blocks import Dataset, row_sizes, stack, write_dataset
 from sclatent.data.content import Content
 from sclatent.data.embedded import PREFIX, read_embedded
 from sclatent.data.formats import read_content
@@ -26,7 +26,7 @@ class Rejected:
     obs: pd.DataFrame
 
 
-def read_dataset(name: str, entry: Entry, samples: dict[str, str], limits: Limits):
+def read_dataset(name: str, entry: Entry, samples: dict[str, str], limits: Limits) -> Dataset:
     """Read all samples of a dataset as raw counts with `batch` and `cell_type`.
 
     Parameters
@@ -42,9 +42,9 @@ def read_dataset(name: str, entry: Entry, samples: dict[str, str], limits: Limit
 
     Returns
     -------
-    AnnData
-        X the counts (n_cells, n_genes), CSR int32 in canonical form; obs with the categories
-        `batch` and `cell_type` and the columns of the covariates; their names in
+    Dataset
+        Counts (n_cells, n_genes), int32 in canonical form, read when they are written; obs with the
+        categories `batch` and `cell_type` and the columns of the covariates; their names in
         uns["covariates"], as `store.covariates` reads them; cells in the order of the files.
 
     Raises
@@ -59,16 +59,16 @@ def read_dataset(name: str, entry: Entry, samples: dict[str, str], limits: Limit
     kept, obs = name_cells(obs, complete(entry, obs), limits, name, problems)
     if problems:
         raise InputError(*problems)
-    adata = join_counts(parts, name)
-    adata = adata if kept.all() else adata[kept].copy()
-    adata.obs = obs
-    adata.uns["covariates"] = covariates.names_in(entry)
-    report(adata)
-    return adata
+    joined = join_counts(parts, name)
+    table = joined.table[kept].copy()
+    table.obs = obs
+    table.uns["covariates"] = covariates.names_in(entry)
+    report(table)
+    return Dataset(table, joined.counts.keep(kept))
 
 
 def read_samples(samples: dict[str, str], entry: Entry, problems: list[str]) -> dict:
-    """Return {sample: AnnData, or `Rejected`} of all paths, and add the problems of each."""
+    """Return {sample: Dataset, or `Rejected`} of all paths, and add the problems of each."""
     parts = {}
     for sample, path in samples.items():
         try:
@@ -76,16 +76,16 @@ def read_samples(samples: dict[str, str], entry: Entry, problems: list[str]) -> 
         except InputError as error:  # the other samples are read all the same
             problems.extend(error.problems)
             continue
-        for part, adata in found.items():
+        for part, dataset in found.items():
             # Samples of two archives may have the same name.
-            parts[f"{sample}_{part}" if part in parts else part] = adata
+            parts[f"{sample}_{part}" if part in parts else part] = dataset
     if not parts:
         raise InputError(*problems)
     return parts
 
 
 def read_sample(sample: str, path: str, entry: Entry, problems: list[str]) -> dict:
-    """Return {sample: AnnData} of one path: one sample, or those of an archive."""
+    """Return {sample: Dataset} of one path: one sample, or those of an archive."""
     if path.startswith(PREFIX):
         return check_sample(sample, read_embedded(path), entry, problems)
     if not is_archive(path):
@@ -105,7 +105,7 @@ def read_sample(sample: str, path: str, entry: Entry, problems: list[str]) -> di
 
 
 def check_sample(sample: str, content: Content, entry: Entry, problems: list[str]) -> dict:
-    """Return {sample: AnnData} of one sample, with obs only where it breaks the contract."""
+    """Return {sample: Dataset} of one sample, with obs only where it breaks the contract."""
     import anndata
 
     n_before = len(problems)
@@ -119,7 +119,8 @@ def check_sample(sample: str, content: Content, entry: Entry, problems: list[str
         return {sample: Rejected(obs)}
     print(f"{content.where}: {counts.shape[0]:,} cells x {counts.shape[1]:,} genes")
     varm = {key: value for key, value in content.varm.items() if len(value) == len(var)}
-    return {sample: anndata.AnnData(counts, obs=obs, var=var, obsm=content.obsm, varm=varm)}
+    table = anndata.AnnData(obs=obs, var=var, obsm=content.obsm, varm=varm)
+    return {sample: Dataset(table, counts)}
 
 
 def join_obs(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
@@ -136,8 +137,8 @@ def join_obs(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
     return pd.concat(joined)
 
 
-def join_counts(parts: dict, name: str):
-    """Return one AnnData of several on the genes they share, without their obs.
+def join_counts(parts: dict[str, Dataset], name: str) -> Dataset:
+    """Return one dataset of several on the genes they share, without their obs.
 
     Raises
     ------
@@ -148,11 +149,14 @@ def join_counts(parts: dict, name: str):
 
     if len(parts) == 1:
         return next(iter(parts.values()))
-    shared = shared_genes({sample: part.var_names for sample, part in parts.items()}, name)
-    first = next(iter(parts.values()))
-    counts = sparse.vstack([part[:, shared].X for part in parts.values()], format="csr")
-    counts.sort_indices()
-    return anndata.AnnData(counts, var=first.var.loc[shared])
+    genes = {sample: part.table.var_names for sample, part in parts.items()}
+    shared = shared_genes(genes, name)
+    counts = stack(
+        [part.counts.keep(genes=genes[key].get_indexer(shared)) for key, part in parts.items()]
+    )
+    first = next(iter(parts.values())).table
+    obs = pd.DataFrame(index=[str(cell) for cell in range(counts.shape[0])])
+    return Dataset(anndata.AnnData(obs=obs, var=first.var.loc[shared]), counts)
 
 
 def shared_genes(genes: dict[str, pd.Index], name: str) -> pd.Index:
@@ -210,15 +214,22 @@ def name_cells(
     return kept, obs
 
 
-def report(adata) -> None:
-    """Print what was read in numbers."""
-    categorical, continuous = store.covariates(adata)
+def report(table) -> None:
+    """Print what was read of the cells in numbers."""
+    categorical, continuous = store.covariates(table)
     for column in ("batch", "cell_type", *categorical):
-        sizes = adata.obs[column].value_counts().sort_index()
+        sizes = table.obs[column].value_counts().sort_index()
         print(f"{column}: {', '.join(f'{key} {size:,}' for key, size in sizes.items())}")
     for column in (column for column in continuous if column not in store.QC_METRICS):
-        print(f"{column}: {adata.obs[column].min():.6g} to {adata.obs[column].max():.6g}")
-    empty = int(np.count_nonzero(np.diff(adata.X.indptr) == 0))
+        print(f"{column}: {table.obs[column].min():.6g} to {table.obs[column].max():.6g}")
+
+
+def write_counts(path, dataset: Dataset) -> None:
+    """Write what `read_dataset` read, and print how many counts there are."""
+    write_dataset(path, dataset)
+    sizes = row_sizes(path)
+    empty = int(np.count_nonzero(sizes == 0))
     if empty:
         print(f"WARNING {empty:,} cells have no counts at all; quality control removes them")
-    print(f"{adata.n_obs:,} cells x {adata.n_vars:,} genes, {adata.X.nnz:,} counts above zero")
+    n_cells, n_genes = dataset.counts.shape
+    print(f"{n_cells:,} cells x {n_genes:,} genes, {sizes.sum():,} counts above zero")

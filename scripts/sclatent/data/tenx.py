@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from sclatent.data.blocks import stored
 from sclatent.data.content import Content, check_size, text
 from sclatent.errors import InputError, nearest, problem
 
@@ -46,19 +47,18 @@ def read_tenx_hdf5(path, genome: str | None = None) -> Content:
         obs = pd.DataFrame(index=text(group["barcodes"]))
         ids, names = ("genes", "gene_names") if genomes else ("features/id", "features/name")
         var = pd.DataFrame({"gene_id": text(group[ids])}, index=text(group[names]))
-        check_size(sum(group[part].nbytes for part in ("data", "indices", "indptr")), str(path))
-        counts = sparse.csr_matrix(
-            (group["data"][:], group["indices"][:], group["indptr"][:]),
-            shape=tuple(group["shape"][:][::-1]),  # features x cells by column is cells by row
-        )
+        # Features x cells by column is cells x features by row.
+        place, shape = group.name, (len(obs), len(var))
         kept = np.ones(len(var), bool)
         if not genomes:
             kept = keep_genes(path, text(group["features/feature_type"]))
             if "genome" in group["features"]:
                 of = text(group["features/genome"])
                 kept &= of == choose_genome(path, sorted(set(of[kept])), genome)
-    counts = counts if kept.all() else counts[:, kept]
-    return Content(str(path), obs, {"X": lambda: (counts, var[kept])})
+    genes = None if kept.all() else np.flatnonzero(kept)
+    return Content(
+        str(path), obs, {"X": lambda: (stored(path, place, shape).keep(genes=genes), var[kept])}
+    )
 
 
 def choose_genome(path, genomes: list[str], genome: str | None) -> str:

@@ -14,6 +14,12 @@ import numpy as np
 
 from sclatent.errors import InputError, problem
 
+MAX_LEARNT = 50_000
+"""Labelled cells that are learnt from, about: neighbours of a million cells among as many others
+would take hours."""
+MIN_LEARNT = 100
+"""Cells of a type that stay among them, where there are so many."""
+
 
 @dataclass(frozen=True)
 class TransferSettings:
@@ -37,7 +43,7 @@ def transfer_labels(
     latent : (B, L) array
     labels : (B,) array of names
     learnt : (B,) array of bool
-        The cells whose labels may be seen.
+        The cells whose labels may be seen; of more than `MAX_LEARNT` a random part is.
     classifier : str
         ``logistic`` or ``knn``.
 
@@ -61,6 +67,7 @@ def transfer_labels(
         fix = "name the dataset's cell_type column and its unknown label, or lower splits.*"
         raise InputError(problem("transfer_labels", what, fix))
     print(f"{classifier}: {sizes.sum():,} training labels of {len(classes)} types")
+    learnt = draw_learnt(labels, learnt)
     if len(classes) == 1:
         print(f"WARNING one type only: every cell becomes '{classes[0]}'")
         return classes, np.ones((len(latent), 1))
@@ -68,6 +75,22 @@ def transfer_labels(
     latent = np.asarray(latent, dtype=np.float64)
     model = fit(latent[learnt], labels[learnt], settings)
     return classes, model.predict_proba(latent)
+
+
+def draw_learnt(labels: np.ndarray, learnt: np.ndarray) -> np.ndarray:
+    """Return which cells (B,) to learn from: all labelled ones, or a random part of very many.
+
+    Every type keeps `MIN_LEARNT` cells, or all it has.
+    """
+    import pandas as pd
+
+    rows = np.random.default_rng([0, 5]).permutation(np.flatnonzero(learnt))
+    if len(rows) <= MAX_LEARNT:
+        return learnt
+    rank = pd.Series(labels[rows]).groupby(labels[rows]).cumcount().to_numpy()
+    rows = rows[(np.arange(len(rows)) < MAX_LEARNT) | (rank < MIN_LEARNT)]
+    print(f"{len(rows):,} of them are learnt from, drawn at random")
+    return np.isin(np.arange(len(labels)), rows)
 
 
 def fit_logistic(latent: np.ndarray, labels: np.ndarray, settings: TransferSettings):

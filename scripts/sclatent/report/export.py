@@ -25,9 +25,11 @@ import json
 
 import numpy as np
 import pandas as pd
+from scipy.sparse import csr_matrix
 
 from sclatent import files
 from sclatent.baselines.pca import log_normalise
+from sclatent.data.blocks import Dataset
 from sclatent.data.store import positions, read_latent
 from sclatent.figures import style
 from sclatent.figures.layouts import read_layout, resolutions
@@ -50,13 +52,13 @@ def slot(latent: str) -> str:
     return "_".join(filter(None, [SLOTS.get(model, f"X_{model}"), variant]))
 
 
-def gather(cells, genes, latents, labels, clusters, layouts, loadings, main):
-    """Bring everything that is known about the cells of one dataset into one AnnData.
+def gather(dataset, genes, latents, labels, clusters, layouts, loadings, main):
+    """Bring everything that is known about the cells of one dataset together.
 
     Parameters
     ----------
-    cells : AnnData
-        Raw counts of all genes, with splits; it is changed and returned.
+    dataset : Dataset
+        Raw counts of all genes, with splits.
     genes : path
         The table of highly variable genes.
     latents, labels, clusters : dict of str to path
@@ -70,12 +72,10 @@ def gather(cells, genes, latents, labels, clusters, layouts, loadings, main):
 
     Returns
     -------
-    AnnData
-        As the module describes.
+    Dataset
+        As the module describes; the matrices are computed as they are written.
     """
-    cells.layers["counts"] = cells.X
-    totals = np.asarray(cells.X.sum(axis=1), dtype=np.float64).ravel()
-    cells.X = log_normalise(cells.X, totals, TARGET)
+    cells = dataset.table.copy()
     cells.uns["log1p"] = {"base": float(np.e)}
     chosen = positions(cells.var_names, files.read_table(genes)["gene"], genes, "the cells", "gene")
     cells.var["highly_variable"] = np.isin(np.arange(cells.n_vars), chosen)
@@ -95,7 +95,14 @@ def gather(cells, genes, latents, labels, clusters, layouts, loadings, main):
     cells.obs = with_columns(cells.obs, columns)
     add_colours(cells)
     cells.uns["sclatent"] = description(cells, latents, labels, main)
-    return cells
+    normalised = dataset.counts.map(normalise, np.float32)
+    return Dataset(cells, normalised, {"counts": dataset.counts})
+
+
+def normalise(counts) -> csr_matrix:
+    """Return log1p of some cells' counts (B, G) scaled to `TARGET` per cell, float32."""
+    totals = np.asarray(counts.sum(axis=1), dtype=np.float64).ravel()
+    return log_normalise(counts, totals, TARGET)
 
 
 def read_loadings(path, genes) -> np.ndarray:

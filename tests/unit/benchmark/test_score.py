@@ -1,5 +1,7 @@
 """Scoring a latent: which cells count, what is refused, what is noted; and the controls."""
 
+from dataclasses import replace
+
 import anndata
 import numpy as np
 import pandas as pd
@@ -107,12 +109,12 @@ def test_without_labels_only_the_label_metrics_are_undefined(planted, cells):
 
 
 def test_a_large_dataset_is_scored_on_a_sample_that_is_the_same_for_all_latents(
-    planted, cells, monkeypatch, capsys
+    planted, cells, capsys
 ):
-    monkeypatch.setattr("sclatent.benchmark.score.MAX_CELLS", 400)
-    one, two = prepare(cells, SETTINGS, 5), prepare(cells, SETTINGS, 5)
+    few = replace(SETTINGS, max_cells=400)
+    one, two = prepare(cells, few, 5), prepare(cells, few, 5)
     np.testing.assert_array_equal(one.rows, two.rows)
-    assert (prepare(cells, SETTINGS, 6).rows != one.rows).any()
+    assert (prepare(cells, few, 6).rows != one.rows).any()
     table = score_latent(planted[0], one, "pca", 5).set_index("metric")
     assert table.loc["ilisi", "n_cells"] == 400
     assert "400 of 600 cells" in capsys.readouterr().out

@@ -80,7 +80,7 @@ def test_above_the_limit_neighbors_are_approximate_and_the_log_says_so(latent, m
     monkeypatch.setattr("sclatent.cells.graph.approximate_neighbors", approximate)
     assert not build_graph(latent, NAMES, GraphSettings(exact_up_to=199), seed=3).exact
     assert asked == [3]
-    assert "approximate (pynndescent), above 199 cells" in capsys.readouterr().out
+    assert "approximate (faiss), above 199 cells" in capsys.readouterr().out
     assert build_graph(latent, NAMES, GraphSettings(exact_up_to=200), seed=3).exact
 
 

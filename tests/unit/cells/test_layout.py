@@ -87,6 +87,20 @@ def test_umap_starts_from_principal_components_where_the_spectrum_fails(
     np.testing.assert_allclose(start.var(axis=0, ddof=1), variance, rtol=1e-3)
 
 
+def test_above_a_limit_umap_starts_from_principal_components(latent, graph, monkeypatch, capsys):
+    monkeypatch.setattr(layout, "SPECTRAL_UP_TO", 239)
+    start = layout.spectral_start(latent, graph)
+    np.testing.assert_array_equal(start, layout.principal_plane(latent))
+    assert "above 239 cells" in capsys.readouterr().out
+
+
+def test_above_a_limit_only_the_first_seed_is_laid_out(capsys):
+    settings = LayoutSettings(seeds=(3, 1, 2), several_up_to=100)
+    assert settings.shown(100) == (3, 1, 2)
+    assert settings.shown(101) == (3,)
+    assert "one layout, not 3" in capsys.readouterr().out
+
+
 def test_many_cells_are_judged_on_a_sample(monkeypatch, latent):
     monkeypatch.setattr(layout, "N_JUDGED", 100)
     assert layout.judge(latent, latent[:, :2]) == layout.judge(latent, latent[:, :2])

@@ -31,9 +31,10 @@ def test_a_far_origin_changes_no_neighbor(points):
     np.testing.assert_array_equal(near, far)
 
 
-def test_no_cell_is_its_own_neighbor_even_among_duplicates():
+@pytest.mark.parametrize("search", [exact_neighbors, lambda *a: approximate_neighbors(*a, seed=0)])
+def test_no_cell_is_its_own_neighbor_even_among_duplicates(search):
     points = np.repeat(np.random.default_rng(1).normal(size=(6, 3)), 10, axis=0)
-    indices, distances = exact_neighbors(points, 5)
+    indices, distances = search(points, 5)
     assert (indices != np.arange(60)[:, None]).all()
     assert (indices // 10 == np.arange(60)[:, None] // 10).all()
     np.testing.assert_allclose(distances, 0, atol=1e-6)
@@ -52,9 +53,9 @@ def test_dropping_self_removes_the_cell_or_else_the_farthest():
     assert remaining.tolist() == [[1, 2], [0, 1], [0, 0]]
 
 
-@pytest.mark.filterwarnings("ignore::Warning")
-def test_approximate_neighbors_are_nearly_exact_and_repeatable():
-    points = np.random.default_rng(2).normal(size=(1500, 8)).astype(np.float32)
+def test_approximate_neighbors_are_nearly_exact_and_repeatable(monkeypatch):
+    monkeypatch.setattr("sclatent.cells.neighbors.N_POINTS", 8)
+    points = 1e3 + np.random.default_rng(2).normal(size=(1500, 8)).astype(np.float32)
     found, distances = approximate_neighbors(points, 10, seed=3)
     again, _ = approximate_neighbors(points, 10, seed=3)
     exact, _ = exact_neighbors(points, 10)
@@ -63,3 +64,14 @@ def test_approximate_neighbors_are_nearly_exact_and_repeatable():
     assert (np.diff(distances, axis=1) >= 0).all()
     rows = np.arange(1500)[:, None] * 1500
     assert np.isin(rows + found, rows + exact).mean() > 0.95
+    between = np.linalg.norm(points[found].astype(float) - points[:, None].astype(float), axis=2)
+    np.testing.assert_allclose(distances, between, rtol=1e-3)
+
+
+def test_where_the_regions_hold_too_few_points_all_are_searched(monkeypatch):
+    monkeypatch.setattr("sclatent.cells.neighbors.N_PROBES", 1)
+    monkeypatch.setattr("sclatent.cells.neighbors.N_POINTS", 10)
+    points = np.random.default_rng(3).normal(size=(300, 4)).astype(np.float32)
+    found, _ = approximate_neighbors(points, 40, seed=0)
+    assert (found >= 0).all()
+    assert (np.diff(np.sort(found, axis=1), axis=1) > 0).all()

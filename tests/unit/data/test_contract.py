@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from scipy import sparse
 
-from sclatent.data import contract
+from sclatent.data import blocks, contract
 from sclatent.data.content import Content
 
 CELLS = [f"c{i}" for i in range(5)]
@@ -26,7 +26,7 @@ def choose(layer=None, **matrices):
     problems = []
     counts, var = contract.choose_counts(content(**matrices), layer, problems)
     assert (counts is None) == bool(problems)
-    return counts, var, problems
+    return counts and counts.to_csr(), var, problems
 
 
 def spoilt(*values, dtype=float):
@@ -90,7 +90,7 @@ def test_all_kinds_are_reported_in_one_pass():
 
 
 def test_bad_values_beyond_the_first_block_are_found(monkeypatch):
-    monkeypatch.setattr(contract, "BLOCK", 3)
+    monkeypatch.setattr(blocks, "VALUES", 3)
     _, _, problems = choose(X=spoilt(2, 3, 0.5, 0.25))
     assert "2 of " in problems[0]
     assert "for cell c3, gene g2" in problems[0]

@@ -10,6 +10,7 @@ from scipy import sparse
 
 from sclatent import files
 from sclatent.data import covariates
+from sclatent.data.blocks import open_dataset, write_dataset
 from sclatent.data.chosen import read_counts
 from sclatent.data.qc import Filters, filter_cells
 from sclatent.data.settings import Entry, Limits
@@ -238,13 +239,13 @@ def load(samples, **entry):
 
 def through(folder, counts, filters=WIDE):
     """Write and read as the rules do, and return the cells that the models read."""
-    files.write_h5ad(folder / "counts.h5ad", counts)
-    cells = filter_cells(read_cells(folder / "counts.h5ad"), filters).cells
-    files.write_h5ad(folder / "cells.h5ad", cells)
-    kept = cells.obs_names
+    write_dataset(folder / "counts.h5ad", counts)
+    cells = filter_cells(open_dataset(folder / "counts.h5ad"), filters).cells
+    write_dataset(folder / "cells.h5ad", cells)
+    kept = cells.table.obs_names
     splits = pd.DataFrame({"cell": kept, "cells": "train", "labels": "train"})
     files.write_table(folder / "splits.tsv", splits)
-    files.write_table(folder / "genes.tsv", pd.DataFrame({"gene": cells.var_names[:5]}))
+    files.write_table(folder / "genes.tsv", pd.DataFrame({"gene": cells.table.var_names[:5]}))
     return read_counts(folder / "cells.h5ad", folder / "genes.tsv", folder / "splits.tsv")
 
 
@@ -262,7 +263,7 @@ def test_covariates_reach_the_models_through_files_filters_splits_and_genes(tmp_
         categorical_covariates=["sex"],
         continuous_covariates=["pct_counts_mt", "age", "total_counts"],
     )
-    assert counts.uns["covariates"] == {
+    assert counts.table.uns["covariates"] == {
         "categorical": ["sex"],
         "continuous": ["pct_counts_mt", "age", "total_counts"],
     }

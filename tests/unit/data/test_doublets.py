@@ -3,12 +3,19 @@ import pytest
 import scipy.sparse as sp
 
 from sclatent.data import doublets
-from sclatent.data.doublets import find_doublets, judge, neighbour_scores
+from sclatent.data.blocks import in_memory
+from sclatent.data.doublets import deal, judge, neighbour_scores, score_cells, search_doublets
 from sclatent.data.simulate import Simulation, simulate
 
 CLEAR = Simulation(
     n_cells=600, n_genes=500, n_batches=1, n_types=4, type_strength=1.5, de_share=0.4, low_quality=0
 )
+
+
+def find_doublets(counts, expected_rate, seed, name):
+    """Score the cells of one batch and choose a threshold."""
+    scores, simulated = score_cells(counts, expected_rate, seed, name)
+    return judge(scores, simulated, expected_rate, name)
 
 
 def with_doublets(n_doublets):
@@ -55,10 +62,39 @@ def test_where_cells_and_simulated_doublets_mix_evenly_the_score_is_near_the_pri
 
 
 def test_few_cells_are_not_searched_and_that_is_said(capsys):
-    found = find_doublets(simulate(CLEAR).X[:60], 0.06, 0, "tiny")
+    counts = in_memory(simulate(CLEAR).X[:60])
+    batch, good = np.full(60, "tiny"), np.ones(60, dtype=bool)
+    scores, called = search_doublets(counts, batch, good, 0.06, 0)
     assert "batch tiny: 60 cells" in capsys.readouterr().out
-    assert not found.called.any()
-    assert np.isnan(found.scores).all()
+    assert not called.any()
+    assert np.isnan(scores).all()
+
+
+def test_each_batch_is_searched_within_itself_and_only_its_good_cells(monkeypatch):
+    counts = with_doublets(30)
+    batch = np.where(np.arange(530) % 2, "odd", "even")
+    good = np.arange(530) % 10 > 1
+    scores, called = search_doublets(in_memory(counts), batch, good, 0.06, 0)
+    assert (np.isnan(scores) == ~good).all()
+    rows = np.flatnonzero(good & (batch == "odd"))
+    alone = find_doublets(counts[rows], 0.06, 0, "odd")
+    np.testing.assert_array_equal(scores[rows], alone.scores)
+    np.testing.assert_array_equal(called[rows], alone.called)
+    monkeypatch.setattr(doublets, "N_CELLS", 200)
+    again, _ = search_doublets(in_memory(counts), batch, good, 0.06, 0)
+    np.testing.assert_array_equal(again, scores)
+
+
+def test_a_large_batch_is_searched_in_random_parts_that_share_a_threshold(monkeypatch, capsys):
+    monkeypatch.setattr(doublets, "MAX_CELLS", 300)
+    assert [len(part) for part in deal(np.arange(530), 0)] == [265, 265]
+    assert sorted(np.concatenate(deal(np.arange(530), 0))) == list(range(530))
+    batch, good = np.full(530, "large"), np.ones(530, dtype=bool)
+    scores, called = search_doublets(in_memory(with_doublets(30)), batch, good, 0.06, 0)
+    assert capsys.readouterr().out.count("batch large: ") == 1
+    assert np.isfinite(scores).all()
+    assert called[500:].mean() > 0.6
+    assert called[:500].mean() < 0.03
 
 
 def two_modes(share_high):
@@ -93,4 +129,4 @@ def test_a_threshold_that_is_not_credible_warns_and_removes_nothing(
 
 def test_a_batch_with_few_genes_is_not_searched(monkeypatch):
     monkeypatch.setattr(doublets, "MIN_GENES", 1000)
-    assert find_doublets(with_doublets(5), 0.06, 0, "b").doubt == "too few"
+    assert not len(score_cells(with_doublets(5), 0.06, 0, "b")[1])

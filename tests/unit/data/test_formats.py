@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
+from sclatent.data.blocks import Rows
 from sclatent.data.formats import read_content
 from sclatent.data.settings import Entry
 from sclatent.errors import InputError
@@ -57,6 +58,8 @@ def write(kind, folder):
 
 
 def dense(matrix):
+    if isinstance(matrix, Rows):
+        matrix = matrix.to_csr()
     return matrix.toarray() if sparse.issparse(matrix) else np.asarray(matrix)
 
 

@@ -2,10 +2,13 @@ from dataclasses import asdict, replace
 
 import anndata
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.sparse as sp
 import yaml
 
+from sclatent.data import blocks
+from sclatent.data.blocks import in_memory
 from sclatent.data.genes import Selection, select_genes, standardised_variance
 from sclatent.data.simulate import Simulation, simulate
 
@@ -17,7 +20,13 @@ def adata():
 
 def chosen(adata, **settings):
     selection = replace(Selection(n_top=100), **settings)
-    return select_genes(adata.X, adata.var_names, adata.obs["batch"], selection)
+    return select_genes(in_memory(adata.X), adata.var_names, adata.obs["batch"], selection)
+
+
+def variance_of(counts, name):
+    """Return the standardised variance of cells of one batch."""
+    one = np.zeros(counts.shape[0], dtype=int)
+    return standardised_variance(in_memory(counts), one, [name])[0][0]
 
 
 def test_the_settings_are_those_of_the_schema(root):
@@ -88,10 +97,17 @@ def test_a_gene_without_training_counts_is_never_chosen(adata):
     assert "gene005" not in set(chosen(silent, n_top=2000)["gene"])
 
 
+def test_small_blocks_choose_the_same_genes(adata, monkeypatch):
+    whole = chosen(adata)
+    monkeypatch.setattr(blocks, "VALUES", 5000)
+    assert len(list(in_memory(adata.X))) > 10
+    pd.testing.assert_frame_equal(chosen(adata), whole)
+
+
 def test_where_loess_fails_a_parabola_serves_and_that_is_said(capsys):
     counts = np.tile(np.arange(30)[:, None] % 2, (1, 60))
     counts[:15, 0] = 3
-    variance = standardised_variance(sp.csr_matrix(counts.astype(np.int32)), "small")
+    variance = variance_of(sp.csr_matrix(counts.astype(np.int32)), "small")
     assert "parabola" in capsys.readouterr().out
     assert np.isfinite(variance).all()
     assert variance.argmax() == 0
@@ -99,13 +115,11 @@ def test_where_loess_fails_a_parabola_serves_and_that_is_said(capsys):
 
 def test_a_constant_gene_has_no_variance():
     counts = sp.csr_matrix(np.tile([[1, 2, 0]], (20, 1)).astype(np.int32))
-    np.testing.assert_array_equal(standardised_variance(counts, "flat"), 0)
+    np.testing.assert_array_equal(variance_of(counts, "flat"), 0)
 
 
 def test_the_script_reads_no_cell_outside_the_training_cells(adata, tmp_path, root):
     from types import SimpleNamespace
-
-    import pandas as pd
 
     from sclatent import files
 

@@ -1,6 +1,7 @@
 """From a config entry to checked counts with batch and cell_type."""
 
 import tarfile
+import tempfile
 
 import anndata
 import numpy as np
@@ -10,7 +11,7 @@ from scipy import io, sparse
 
 from sclatent import files
 from sclatent.data.settings import Entry, Limits
-from sclatent.data.sources import read_dataset
+from sclatent.data.sources import read_dataset, write_counts
 from sclatent.data.store import UNKNOWN
 from sclatent.errors import InputError
 
@@ -33,7 +34,10 @@ def save(adata, path):
 
 def read(samples, limits=LIMITS, **entry):
     samples = {"mine": samples} if isinstance(samples, str) else samples
-    return read_dataset("mine", Entry(**entry), samples, limits)
+    dataset = read_dataset("mine", Entry(**entry), samples, limits)
+    with tempfile.TemporaryDirectory() as folder:
+        write_counts(f"{folder}/counts.h5ad", dataset)
+        return anndata.read_h5ad(f"{folder}/counts.h5ad")
 
 
 def check(adata):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy import io, sparse
 
+from sclatent.data.blocks import Rows
 from sclatent.data.formats import read_content
 from sclatent.data.settings import Entry
 from sclatent.errors import InputError
@@ -66,7 +67,8 @@ def write_hdf5_v2(path, genomes=("hg19",)):
 
 def read(path, **entry):
     content = read_content(path, Entry(**entry))
-    return *content.matrices["X"](), content.obs
+    counts, var = content.matrices["X"]()
+    return counts.to_csr() if isinstance(counts, Rows) else counts, var, content.obs
 
 
 def check(counts, var, obs):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from sclatent import files
+from sclatent.data.blocks import from_anndata
 from sclatent.data.qc import RULES as REASONS
 from sclatent.data.qc import Filters, filter_cells
 from sclatent.data.simulate import Simulation, simulate
@@ -16,7 +17,7 @@ from sclatent.figures.style import CUT_COLOUR, plt, write_figure
 def filtered(tmp_path_factory):
     folder = tmp_path_factory.mktemp("qc")
     adata = simulate(Simulation(n_cells=600, n_genes=300, low_quality=0.1))
-    result = filter_cells(adata, Filters())
+    result = filter_cells(from_anndata(adata), Filters())
     files.write_table(folder / "qc.tsv.gz", result.metrics)
     files.write_table(folder / "thresholds.tsv", result.thresholds)
     return files.read_table(folder / "qc.tsv.gz"), files.read_table(folder / "thresholds.tsv")
@@ -77,7 +78,7 @@ def test_what_was_not_measured_is_said(filtered):
 def test_any_number_of_batches_is_drawn(n_batches, tmp_path):
     settings = Simulation(n_cells=400, n_genes=150, n_batches=n_batches, n_types=2)
     adata = simulate(settings)
-    result = filter_cells(adata, replace(Filters(min_genes=20), doublets=False))
+    result = filter_cells(from_anndata(adata), replace(Filters(min_genes=20), doublets=False))
     figure = plot_qc(result.metrics, result.thresholds)
     assert len(figure.axes[0].get_xticklabels()) == n_batches
     write_figure(tmp_path / "qc.png", figure)

@@ -5,6 +5,7 @@ import pytest
 from sklearn.neighbors import NearestNeighbors
 
 from sclatent.errors import InputError
+from sclatent.labels import transfer
 from sclatent.labels.transfer import TransferSettings, transfer_labels
 
 SETTINGS = TransferSettings()
@@ -77,3 +78,15 @@ def test_without_training_labels_the_reason_is_said(planted):
     latent, labels, learnt = planted
     with pytest.raises(InputError, match="none of 300 cells has a label to learn from"):
         transfer_labels(latent, labels, np.zeros_like(learnt), "knn", SETTINGS)
+
+
+def test_of_very_many_labels_a_part_is_learnt_from_with_every_type(monkeypatch, capsys):
+    monkeypatch.setattr(transfer, "MAX_LEARNT", 400)
+    labels = np.array(["common"] * 1990 + ["rare"] * 10)
+    learnt = np.arange(2000) % 5 > 0
+    drawn = transfer.draw_learnt(labels, learnt)
+    assert not (drawn & ~learnt).any()
+    assert 400 <= drawn.sum() <= 408
+    assert (drawn == learnt)[labels == "rare"].all()
+    assert "drawn at random" in capsys.readouterr().out
+    np.testing.assert_array_equal(transfer.draw_learnt(labels[:400], learnt[:400]), learnt[:400])

@@ -9,7 +9,8 @@ from scipy import sparse
 
 from sclatent import files
 from sclatent.baselines.pca import log_normalise
-from sclatent.data.store import UNKNOWN, read_cells
+from sclatent.data.blocks import open_dataset, write_dataset
+from sclatent.data.store import UNKNOWN
 from sclatent.report.export import gather, slot
 
 
@@ -17,7 +18,7 @@ def export(results, main="scvi", loadings=None):
     folder, names = results.folder, results.latents
     pairs = list(product(names, ["umap"]))
     return gather(
-        read_cells(folder / "data/cells.h5ad", splits=folder / "data/splits/seed0.tsv.gz"),
+        open_dataset(folder / "data/cells.h5ad", splits=folder / "data/splits/seed0.tsv.gz"),
         genes=folder / "data/genes/seed0.tsv",
         latents={name: folder / f"latent/{name}/seed0.h5ad" for name in names},
         labels={name: folder / f"labels/{name}/seed0.tsv.gz" for name in results.classifiers},
@@ -31,7 +32,7 @@ def export(results, main="scvi", loadings=None):
 @pytest.fixture(scope="module")
 def path(results, tmp_path_factory):
     path = tmp_path_factory.mktemp("export") / "pbmc.h5ad"
-    files.write_h5ad(path, export(results))
+    write_dataset(path, export(results))
     return path
 
 
@@ -156,13 +157,13 @@ def test_scanpy_plots_and_tests_with_it(dataset):
 
 
 def test_equal_input_gives_equal_bytes(results, path, tmp_path):
-    files.write_h5ad(tmp_path / "again.h5ad", export(results))
+    write_dataset(tmp_path / "again.h5ad", export(results))
     assert files.sha256(tmp_path / "again.h5ad") == files.sha256(path)
 
 
 def test_a_dataset_without_labels_has_no_predictions(make_results, tmp_path):
     made = make_results(tmp_path, types=(UNKNOWN,), latents=("pca", "scvi"), n_cells=40)
-    dataset = export(made, main="pca")
+    dataset = export(made, main="pca").table
     assert not [column for column in dataset.obs if column.startswith("predicted")]
     assert "X_umap_scvi" in dataset.obsm
 
@@ -172,7 +173,7 @@ def test_loadings_stand_at_their_genes(results, tmp_path):
     table = pd.DataFrame({"gene": genes, "1": [0.5, -1.0], "2": [0.25, 2.0]})
     files.write_table(tmp_path / "loadings.tsv", table)
     dataset = export(results, loadings={"scvi_linear": tmp_path / "loadings.tsv"})
-    found = dataset.varm["X_scVI_linear_loadings"]
+    found = dataset.table.varm["X_scVI_linear_loadings"]
     assert found.dtype == np.float32
     np.testing.assert_array_equal(found[[7, 3]], [[0.5, 0.25], [-1, 2]])
     assert np.isnan(np.delete(found, [7, 3], 0)).all()
