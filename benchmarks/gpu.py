@@ -18,13 +18,13 @@ from importlib.util import find_spec
 import torch
 
 from sclatent.data.simulate import Simulation, simulate
-from sclatent.kernels.cuda.captured import N_WARM_UP, DeviceTraining
 from sclatent.kernels.cuda.device import DeviceKernels
-from sclatent.kernels.cuda.ends import heavy_ends
-from sclatent.kernels.cuda.resident import ResidentCells
 from sclatent.models.scvi import Scvi, build_scvi
+from sclatent.training.captured import N_WARM_UP, DeviceTraining
+from sclatent.training.ends import heavy_ends
 from sclatent.training.loader import Cells, gather_cells
 from sclatent.training.plan import Schedule, Training
+from sclatent.training.resident import ResidentCells
 
 COUNTS = Simulation(n_cells=20_000, n_genes=2000, n_batches=4, library_size=290)
 MODEL = {"n_latent": 10, "n_hidden": 128, "n_layers": 1}
@@ -44,12 +44,12 @@ def train_ours(cells: Cells, likelihood: str, minibatch: int, n_epochs: int = N_
     n_first = N_WARM_UP + 1
     schedule = Schedule(n_first + n_epochs, -(-n_cells // minibatch), plan)
     resident, optimiser = ResidentCells(cells, dtype=dtype), plan.optimise(model)
-    training = DeviceTraining(model, resident, rows, plan, optimiser, seed=0)
+    training = DeviceTraining(model, resident, rows, plan, optimiser)
     with heavy_ends(model, DeviceKernels(dtype)):
         for _ in range(n_first):
-            training.run_epoch(schedule)
+            training.run_epoch(schedule, 0)
         start = time.perf_counter()
-        broken = [training.run_epoch(schedule).broken for _ in range(n_epochs)]
+        broken = [training.run_epoch(schedule, seed).broken for seed in range(n_epochs)]
         seconds = time.perf_counter() - start
     if broken.count(None) < n_epochs:
         raise RuntimeError("a step was not finite: the numbers would mean nothing")

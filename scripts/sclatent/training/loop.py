@@ -126,27 +126,63 @@ def fit(
     with checkpoint.watching(), plan.computing():
         run = start(model, cells, train, validation, plan, seed)
         checkpoint.resume(run)
-        progress = Progress(run.schedule)
-        while not run.over:
-            minibatches = gather(cells, train, plan, labelled, run.generator, run.done)
-            minibatches = prefetched(minibatches) if plan.threads > 1 else minibatches
-            try:
-                with contextlib.closing(minibatches):
-                    learned = run_epoch(run, minibatches, checkpoint)
-                checked = evaluate(model, cells, validation, plan.minibatch, seed)
-            except Diverged as error:
-                run.go_back(error)
-                progress = Progress(run.schedule)
-                continue
-            run.end_epoch(describe_epoch(len(run.curve) + 1, run.schedule, learned, checked))
-            progress.report(run.curve[-1])
-            checkpoint.consider(run)
+        with captured(run, cells, train, labelled) as device:
+            learn(run, device, cells, train, validation, seed, labelled, checkpoint)
     best = run.best
     if best.waited >= plan.patience:
         print(f"stopped: no better validation loss in {plan.patience} epochs")
     best.restore(model)
     print(f"kept epoch {best.epoch}: validation loss {best.loss:.2f} nats per cell")
     return [{**row, "best": row["epoch"] == best.epoch} for row in run.curve]
+
+
+def learn(run: Run, device, cells, train, validation, seed, labelled, checkpoint) -> None:
+    """Train to the end; `device` is what `captured` gives, the others are as for `fit`."""
+    plan, progress = run.schedule.plan, Progress(run.schedule)
+    seen = device.cells if device else cells
+    while not run.over:
+        try:
+            if device:
+                learned = run_captured(run, device)
+            else:
+                minibatches = gather(cells, train, plan, labelled, run.generator, run.done)
+                minibatches = prefetched(minibatches) if plan.threads > 1 else minibatches
+                with contextlib.closing(minibatches):
+                    learned = run_epoch(run, minibatches, checkpoint)
+            checked = evaluate(run.model, seen, validation, plan.minibatch, seed)
+        except Diverged as error:
+            run.go_back(error)
+            if device:
+                device.start_over()
+            progress = Progress(run.schedule)
+            continue
+        run.end_epoch(describe_epoch(len(run.curve) + 1, run.schedule, learned, checked))
+        progress.report(run.curve[-1])
+        checkpoint.consider(run)
+
+
+def captured(run: Run, cells: Cells, train, labelled: str):
+    """Return a context that gives epochs on a GPU by the kernels, or None where that is not asked.
+
+    Its trainings are stopped, and go on, between epochs.
+    """
+    plan = run.schedule.plan
+    if cells.device != "cuda" or plan.precision not in ("bfloat16", "float32"):
+        return contextlib.nullcontext()
+    from sclatent.training.captured import on_device  # it knows the models, which know Loss
+
+    return on_device(run.model, cells, train, plan, run.optimiser, labelled)
+
+
+def run_captured(run: Run, device) -> Loss:
+    """Take the steps of an epoch on a GPU; return the mean loss over the cells."""
+    start = run.schedule.step
+    *losses, broken, rows = device.run_epoch(run.schedule, int(run.generator.integers(2**63)))
+    if broken is not None:
+        run.schedule.step = start + broken
+        loss = Loss(*map(torch.tensor, losses))
+        raise Diverged(run.schedule.place, run.model, loss, device.cells.take(rows))
+    return Loss(*losses)
 
 
 def start(model, cells: Cells, train, validation, plan: Training, seed: int) -> Run:

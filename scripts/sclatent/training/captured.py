@@ -23,9 +23,9 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_, get_total_norm
 
 from sclatent.kernels.cuda.device import DeviceKernels
-from sclatent.kernels.cuda.ends import fits, heavy_ends, standard_of
-from sclatent.kernels.cuda.resident import ResidentCells
+from sclatent.training.ends import fits, heavy_ends, standard_of
 from sclatent.training.order import slices
+from sclatent.training.resident import ResidentCells
 
 N_WARM_UP = 3
 
@@ -42,20 +42,21 @@ class Epoch(NamedTuple):
 
 @contextmanager
 def on_device(
-    model, cells, train, plan, optimiser, seed: int, labelled: str = "minibatch"
+    model, cells, train, plan, optimiser, labelled: str = "minibatch"
 ) -> Iterator["DeviceTraining | None"]:
     """Give a training on the device where it can take this path, else None.
 
     Parameters are those of `DeviceTraining`, with `training.loader.Cells`. Inside the context the
     model takes minibatches of the training's `cells`, validation too.
     """
-    if cells.device != "cuda" or plan.optimiser != "adam" or not fits(model):
+    if plan.optimiser != "adam" or not fits(model):
+        print("NOTE this model trains in plain PyTorch on a GPU")
         yield None
         return
-    dtype = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    dtype = getattr(torch, plan.precision)
     resident = ResidentCells(cells, standard_of(model), dtype)
     with heavy_ends(model, DeviceKernels(dtype)):
-        yield DeviceTraining(model, resident, train, plan, optimiser, seed, labelled)
+        yield DeviceTraining(model, resident, train, plan, optimiser, labelled)
 
 
 class DeviceTraining:
@@ -72,42 +73,46 @@ class DeviceTraining:
     plan
         Minibatch and clipping.
     optimiser
-        Fused Adam of the model's weights, not yet used; its learning rates become tensors.
-    seed
-        Seeds the order of the cells, and which are drawn for their labels.
+        Fused Adam of the model's weights; its learning rates become tensors.
     labelled
         Where labels are learnt from, as for `training.loop.fit`.
     """
 
-    def __init__(
-        self, model, cells: ResidentCells, train, plan, optimiser, seed: int, labelled="minibatch"
-    ):
+    def __init__(self, model, cells: ResidentCells, train, plan, optimiser, labelled="minibatch"):
         self.model, self.cells, self.plan, self.optimiser = model, cells, plan, optimiser
         self.capture = cells.device == "cuda"
         self.train = torch.as_tensor(np.asarray(train), device=cells.device)
-        self.generator = torch.Generator(cells.device).manual_seed(seed)
+        self.generator = torch.Generator(cells.device)
         self.weights = label_weights(cells.label[self.train], labelled)
         self.settings = torch.zeros(3, device=cells.device)  # learning rate, KL weight, share done
         self.sums = torch.zeros(4, dtype=torch.float64, device=cells.device)
         self.sound = torch.ones((), device=cells.device)  # 0 from the first broken step on
         self.n_sound = torch.zeros((), device=cells.device)  # steps before it
-        self.graphs, self.rows, self.n_taken = {}, {}, {}
         if self.capture:
             self.stream = torch.cuda.Stream()
+        self.start_over()
+
+    def start_over(self) -> None:
+        """Forget the graphs: the optimiser has new tensors, or those of a state put back."""
+        self.graphs, self.rows, self.n_taken = {}, {}, {}
+        optimiser, device = self.optimiser, self.cells.device
         for group in optimiser.param_groups:
-            group["lr"] = torch.tensor(float(group["lr"]), device=cells.device)
+            group["lr"] = torch.tensor(float(group["lr"]), device=device)
             group["capturable"] = self.capture
         optimiser.param_groups[0]["lr"] = self.settings[0]
-        optimiser.found_inf = torch.zeros((), device=cells.device)  # with 1 a step changes nothing
+        optimiser.found_inf = torch.zeros((), device=device)  # with 1 a step changes nothing
 
-    def run_epoch(self, schedule) -> Epoch:
+    def run_epoch(self, schedule, seed: int) -> Epoch:
         """Take one step per minibatch.
 
         Parameters
         ----------
         schedule
             Learning rate, KL weight and share done of each step; advanced by as many.
+        seed
+            Seeds the order of the cells, and which are drawn for their labels.
         """
+        self.generator.manual_seed(seed)
         n_cells, order = len(self.train), self.shuffle()
         parts = slices(n_cells, self.plan.minibatch)
         settings = []

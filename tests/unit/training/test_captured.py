@@ -7,16 +7,16 @@ import pytest
 import torch
 from scipy.sparse import csr_matrix
 
-from sclatent.kernels.cuda.captured import DeviceTraining, on_device
 from sclatent.kernels.cuda.device import DeviceKernels
-from sclatent.kernels.cuda.ends import fits, heavy_ends, standard_of
-from sclatent.kernels.cuda.resident import ResidentCells
 from sclatent.models.dca import Dca, build_dca
 from sclatent.models.scanvi import Scanvi, build_scanvi
 from sclatent.models.scvi import Scvi, build_scvi
+from sclatent.training.captured import DeviceTraining
+from sclatent.training.ends import fits, heavy_ends, standard_of
 from sclatent.training.loader import Cells, Covariates
-from sclatent.training.loop import evaluate, fit
+from sclatent.training.loop import captured, evaluate, fit, start
 from sclatent.training.plan import Schedule, Training
+from sclatent.training.resident import ResidentCells
 
 ROWS = np.arange(0, 60, 2)
 PLAN = Training(minibatch=32, n_steps=60, learning_rate=5e-3)
@@ -122,10 +122,10 @@ def test_a_step_of_scanvi_has_the_loss_and_gradients_of_the_plain_model(cells, l
 def test_cells_drawn_for_their_labels_all_have_one(cells, labelled):
     model, drawn = build(cells, SCVI[0]), []
     optimiser = PLAN.optimise(model)
-    training = DeviceTraining(model, ResidentCells(cells), TRAIN, PLAN, optimiser, 0, labelled)
+    training = DeviceTraining(model, ResidentCells(cells), TRAIN, PLAN, optimiser, labelled)
     training.run = lambda rows: drawn.extend(rows[1].tolist())
     for _ in range(20):
-        training.run_epoch(Schedule(20, 4, PLAN))
+        training.run_epoch(Schedule(20, 4, PLAN), 0)
     label = cells.label[drawn]
     assert (label >= 0).all()
     if labelled == "balanced":
@@ -169,10 +169,8 @@ def train(cells, settings, n_epochs, **options):
     schedule = Schedule(n_epochs, 4, PLAN)
     torch.manual_seed(0)
     with heavy_ends(model, PLAIN):
-        training = DeviceTraining(
-            model, resident, TRAIN, PLAN, PLAN.optimise(model), seed=0, **options
-        )
-        epochs = [training.run_epoch(schedule) for _ in range(n_epochs)]
+        training = DeviceTraining(model, resident, TRAIN, PLAN, PLAN.optimise(model), **options)
+        epochs = [training.run_epoch(schedule, epoch) for epoch in range(n_epochs)]
     return model, epochs
 
 
@@ -197,8 +195,9 @@ def test_validation_on_the_device_gives_the_loss_of_the_plain_model(cells):
 
 def test_without_a_gpu_no_training_takes_this_path(cells):
     model = build(cells, SCVI[0])
-    with on_device(model, cells, TRAIN, PLAN, PLAN.optimise(model), seed=0) as training:
-        assert training is None
+    run = start(model, cells, TRAIN, VALIDATION, PLAN, seed=0)
+    with captured(run, cells, TRAIN, "minibatch") as device:
+        assert device is None
 
 
 class Replayed:
@@ -229,13 +228,13 @@ def test_replayed_steps_train_as_steps_by_themselves_do(cells, monkeypatch):
     monkeypatch.setattr(torch.cuda, "current_stream", Stream)
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
     model = build(cells, SCVI[0])
-    training = Captured(model, ResidentCells(cells), TRAIN, PLAN, PLAN.optimise(model), seed=0)
+    training = Captured(model, ResidentCells(cells), TRAIN, PLAN, PLAN.optimise(model))
     training.capture, training.stream = True, Stream
     schedule = Schedule(5, 4, PLAN)
     torch.manual_seed(0)
     with heavy_ends(model, PLAIN):
-        for _ in range(5):
-            training.run_epoch(schedule)
+        for epoch in range(5):
+            training.run_epoch(schedule, epoch)
     # 15 steps of 32 cells and 5 of the 4 that remain; the first three of each by themselves
     assert {graph.size: graph.n_replays for graph in graphs} == {32: 12, 4: 2}
     pairs = zip(model.parameters(), expected.parameters(), strict=True)
@@ -251,10 +250,10 @@ def test_the_same_seed_gives_the_same_weights(cells):
 def test_every_cell_is_seen_once_in_an_epoch(cells):
     model, seen = build(cells, SCVI[0]), []
     resident = ResidentCells(cells)
-    training = DeviceTraining(model, resident, TRAIN, PLAN, PLAN.optimise(model), seed=0)
+    training = DeviceTraining(model, resident, TRAIN, PLAN, PLAN.optimise(model))
     training.run = lambda rows: seen.extend(rows[0].tolist())
-    for _ in range(2):
-        training.run_epoch(Schedule(2, 4, PLAN))
+    for seed in range(2):
+        training.run_epoch(Schedule(2, 4, PLAN), seed)
     assert sorted(seen[:100]) == sorted(seen[100:]) == TRAIN.tolist()
     assert seen[:100] != seen[100:]
 
@@ -262,7 +261,7 @@ def test_every_cell_is_seen_once_in_an_epoch(cells):
 def test_the_first_step_that_is_not_finite_is_named_and_no_weight_changes_any_more(cells):
     model = build(cells, SCVI[0])
     resident = ResidentCells(cells)
-    training = DeviceTraining(model, resident, TRAIN, PLAN, PLAN.optimise(model), seed=0)
+    training = DeviceTraining(model, resident, TRAIN, PLAN, PLAN.optimise(model))
     plain, weights, seen = model.loss, [], []
 
     def loss(minibatch, kl_weight, done):
@@ -273,7 +272,7 @@ def test_the_first_step_that_is_not_finite_is_named_and_no_weight_changes_any_mo
 
     model.loss = loss
     with heavy_ends(model, PLAIN):
-        epoch = training.run_epoch(Schedule(1, 4, PLAN))
+        epoch = training.run_epoch(Schedule(1, 4, PLAN), 0)
     assert epoch.broken == 2
     assert epoch.rows.tolist() == seen[2]
     assert not torch.equal(weights[0], weights[2])
