@@ -46,14 +46,12 @@ class Setting(NamedTuple):
 
 SETTINGS = [
     Setting(256, 4e-3, 3000),
-    Setting(256, 6e-3, 3000),
     Setting(256, 6e-3, 2000),
-    Setting(512, 4e-3, 1500),
     Setting(512, 6e-3, 1500),
     Setting(512, 8e-3, 1500),
-    Setting(512, 6e-3, 2000, 150),
-    Setting(1024, 8e-3, 750),
-    Setting(1024, 8e-3, 1500, 200),
+    Setting(512, 8e-3, 1000),
+    Setting(1024, 8e-3, 1000),
+    Setting(1024, 12e-3, 750),
 ]
 
 

@@ -85,7 +85,9 @@ def set_threads(n_threads: int) -> None:
 
     threadpoolctl.threadpool_limits(n_threads)
     if "numba" in sys.modules:
-        sys.modules["numba"].set_num_threads(n_threads)
+        numba = sys.modules["numba"]
+        numba.config.reload_config()  # or the next compilation finds that the number has changed
+        numba.set_num_threads(n_threads)
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(n_threads)
 

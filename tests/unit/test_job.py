@@ -11,6 +11,7 @@ sys.path.insert(0, {scripts!r})
 from types import SimpleNamespace
 from sclatent import job
 from sclatent.errors import InputError
+{before}
 snakemake = SimpleNamespace(
     rule="train_scvi", wildcards=["toy", "0"], log=["logs/job.log"], params={params!r}
 )
@@ -21,8 +22,9 @@ job.start(snakemake)
 
 @pytest.fixture
 def run(root, tmp_path):
-    def run(body: str, params: dict | None = None) -> SimpleNamespace:
-        script = SCRIPT.format(scripts=str(root / "scripts"), body=body, params=params or {})
+    def run(body: str, params: dict | None = None, before: str = "") -> SimpleNamespace:
+        values = {"body": body, "params": params or {}, "before": before}
+        script = SCRIPT.format(scripts=str(root / "scripts"), **values)
         command = [sys.executable, "-c", script]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
         log = (tmp_path / "logs/job.log").read_text()
@@ -56,6 +58,13 @@ def test_threads_come_from_the_config(run):
     body = "import os; print(os.environ['OMP_NUM_THREADS'], os.environ['NUMBA_NUM_THREADS'])"
     assert run(body).log == "1 1\n"
     assert run(body, {"threads": 3}).log == "3 3\n"
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_numba_compiles_also_what_was_imported_before_the_threads_were_set(run, threads):
+    before = "import numba"
+    body = "print(numba.njit(lambda x: x + 1)(1), numba.get_num_threads())"
+    assert run(body, {"threads": threads}, before).log == f"2 {threads}\n"
 
 
 def test_the_cost_has_time_and_memory(run, tmp_path):

@@ -53,8 +53,8 @@ ELSEWHERE = {
         "the_cross_entropy_of_a_uniform_classifier_is_log_k",
     ],
     "models/test_saved.py": ["it_comes_back_only_for_its_own_genes_batches_and_covariates"],
-    "data/test_store.py": [
-        "counts_come_back_as_int32_csr_in_the_order_of_the_genes_asked_for",
+    "data/test_chosen.py": [
+        "counts_come_in_the_order_of_the_genes_asked_for",
         "a_missing_gene_is_an_error_that_names_it",
     ],
     "report/test_export.py": ["observed_labels_are_never_overwritten"],
