@@ -125,6 +125,7 @@ IMPORTS = {
     "faiss": "faiss-cpu",
     "igraph": "python-igraph",
     "torch": "pytorch",
+    "triton": "pytorch",  # which brings it where there is a GPU
     "matplotlib": "matplotlib-base",
 }
 
