@@ -2,6 +2,7 @@
 # make test            set up .venv if needed, then run the tests
 # make test-peers      set up .venv-peers if needed, then run the tests against published tools
 # make parity          set up .venv-peers if needed, then train here and in scvi-tools, side by side
+# make bench-schedule  compare learning rates and minibatches by the likelihood of held-out cells
 # make bench-training  set up .venv-peers if needed, then time training here beside scvi-tools
 # make bench-scaling   set up .venv if needed, then time every stage on 10k to 300k simulated cells
 # make bench-million   set up .venv if needed, then time the chain on a million simulated cells
@@ -19,7 +20,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 # uv reads another variable than pip for folders with wheels
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 
-.PHONY: run test test-peers parity bench-training bench-loading bench-scaling bench-million check format lock clean
+.PHONY: run test test-peers parity bench-schedule bench-training bench-loading bench-scaling bench-million check format lock clean
 
 run: .venv/ready
 	@echo "sclatent: running the workflow on the embedded default; results and report go to results/"
@@ -37,6 +38,9 @@ parity: .venv-peers/ready
 	@echo "sclatent: training scVI and scANVI here and in scvi-tools on the same cells"
 	@PYTHONPATH=scripts OMP_NUM_THREADS=1 .venv-peers/bin/python -W ignore benchmarks/parity.py \
 	  --docs docs/parity.md $(ARGS)
+
+bench-schedule: .venv/ready
+	@PYTHONPATH=scripts OMP_NUM_THREADS=1 .venv/bin/python -W ignore benchmarks/schedule.py $(ARGS)
 
 bench-training: .venv-peers/ready
 	@echo "sclatent: timing the training here and in scvi-tools; this takes hours, and a quiet machine"

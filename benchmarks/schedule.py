@@ -47,11 +47,13 @@ class Setting(NamedTuple):
 SETTINGS = [
     Setting(256, 4e-3, 3000),
     Setting(256, 6e-3, 2000),
-    Setting(512, 6e-3, 1500),
+    Setting(256, 8e-3, 2000),
     Setting(512, 8e-3, 1500),
-    Setting(512, 8e-3, 1000),
+    Setting(512, 12e-3, 1500),
+    Setting(512, 12e-3, 1000),
+    Setting(512, 12e-3, 1500, 150),
     Setting(1024, 8e-3, 1000),
-    Setting(1024, 12e-3, 750),
+    Setting(1024, 16e-3, 750, 150),
 ]
 
 

@@ -11,6 +11,7 @@ from training_arms import Problem, Trained, train_ours, train_theirs
 from sclatent.models.dca import Dca
 from sclatent.models.posterior import likelihood
 from sclatent.training import loop
+from sclatent.training.plan import Training
 
 THEIR_MINIBATCH, THEIR_RATE = 128, 1e-3
 """The defaults of scvi-tools."""
@@ -108,7 +109,8 @@ def until_elbo(
         ours_first,
     )
     validation = (given.cells, given.rows.validation, plan["minibatch"], given.seed)
-    goal = float(loop.evaluate(theirs.model, *validation).total)
+    with Training(**plan).computing():
+        goal = float(loop.evaluate(theirs.model, *validation).total)
     reached = (ours.losses <= goal).nonzero()[0]
     found = {
         "ours": float(ours.marks[reached[0]]) if len(reached) else None,

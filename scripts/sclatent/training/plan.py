@@ -20,14 +20,14 @@ class Training:
     threads: int = 1
     precision: str = "auto"
     minibatch: int = 256
-    n_steps: int = 3000
+    n_steps: int = 2000
     cells_seen: float = 0
     max_epochs: int = 100
     min_epochs: int = 10
     warmup: float = 0.25
     warmup_epochs: int = 0
     optimiser: str = "adam"
-    learning_rate: float = 4e-3
+    learning_rate: float = 6e-3
     schedule: str = "cosine"
     plateau: int = 10
     plateau_margin: float = 1e-4
