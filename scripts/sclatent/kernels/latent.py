@@ -1,4 +1,4 @@
-"""A sample of a diagonal normal distribution and its divergence from the standard one.
+"""Diagonal normal distributions: their parameters, a sample, the divergence from the standard one.
 
 Letters for shapes: B cells, L latent dimensions.
 """
@@ -6,7 +6,7 @@ Letters for shapes: B cells, L latent dimensions.
 import numpy as np
 import torch
 from numba import njit
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
@@ -56,6 +56,35 @@ class NormalDraw(Function):
         arrays = (by_z, by_divergence, *ctx.saved_tensors, by_mean, by_variance)
         draw_back(*(x.detach().contiguous().numpy() for x in arrays))
         return by_mean, by_variance, None
+
+
+class NormalHeads(Function):
+    """Mean and variance of a diagonal normal distribution from a hidden state, (B, L) each."""
+
+    @staticmethod
+    def forward(ctx, hidden, weight, bias, log_weight, log_bias, floor):
+        """Return both; the variance is exp(.) plus a floor."""
+        spread = torch.addmm(log_bias, hidden, log_weight.t()).exp_()
+        ctx.save_for_backward(hidden, weight, log_weight, spread)
+        return torch.addmm(bias, hidden, weight.t()), spread + floor
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, by_mean, by_variance):
+        """Return the gradients by hidden state, weights and biases."""
+        hidden, weight, log_weight, spread = ctx.saved_tensors
+        by_log = by_variance * spread
+        by_hidden = torch.addmm(torch.mm(by_mean, weight), by_log, log_weight)
+        by_weights = (torch.mm(by_mean.t(), hidden), by_mean.sum(0))
+        return by_hidden, *by_weights, torch.mm(by_log.t(), hidden), by_log.sum(0), None
+
+
+def normal_heads(
+    hidden: Tensor, mean: nn.Linear, log_variance: nn.Linear, floor: float
+) -> tuple[Tensor, Tensor]:
+    """Return mean(hidden) and exp(log_variance(hidden)) + floor, (B, L) each."""
+    weights = (mean.weight, mean.bias, log_variance.weight, log_variance.bias)
+    return NormalHeads.apply(hidden, *weights, floor)
 
 
 def normal_draw(mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Batch normalisation, ReLU and dropout of a hidden layer in one pass each way.
+"""A hidden layer: linear map, batch normalisation, ReLU and dropout as one operator.
 
 Letters for shapes: B cells, H hidden units.
 """
@@ -87,50 +87,69 @@ def activate_back(gradient, normal, kept, weight, one_over_sd, by_weight, by_bia
             by_x[b, h] = weight[h] * one_over_sd[h] * rest
 
 
-class Activation(Function):
-    """Batch normalisation with the statistics of the minibatch, ReLU, and dropout, (B, H)."""
+class Layer(Function):
+    """A linear map of `x` and columns beside it, batch normalisation, ReLU and dropout, (B, H).
+
+    One operator for four: at small minibatches most of the time goes into the number of operators.
+    Without a weight, `x` is mapped already.
+    """
 
     @staticmethod
-    def forward(ctx, x, weight, bias, mean, one_over_sd, probability, seed):
-        """Return the outcome."""
-        normal, kept, out = torch.empty_like(x), torch.empty_like(x), torch.empty_like(x)
+    def forward(ctx, x, columns, weight, bias, gamma, beta, norm, probability):
+        """Return the outcome, and move the running statistics of `norm`."""
+        ctx.mapped = weight is None
+        whole = x if columns is None else torch.cat([x, columns], 1)
+        value = (x if ctx.mapped else torch.addmm(bias, whole, weight.t())).contiguous()
+        mean, one_over_sd = torch.empty(value.shape[1]), torch.empty(value.shape[1])
+        arrays = (value, norm.running_mean, norm.running_var, mean, one_over_sd)
+        of_value, *rest = (tensor.detach().numpy() for tensor in arrays)
+        moments(of_value, np.float32(norm.momentum), np.float32(norm.eps), *rest)
+        normal, kept, out = (torch.empty_like(value) for _ in range(3))
         threshold, factor = np.uint32(probability * 2**32), np.float32(1 / (1 - probability))
-        arrays = [t.detach().numpy() for t in (x, weight, bias, mean, one_over_sd)]
+        seed = int(torch.empty((), dtype=torch.int64).random_(2**32)) if probability else 0
+        affine = (gamma.detach().numpy(), beta.detach().numpy(), *rest[2:])
         into = (normal.numpy(), kept.numpy(), out.numpy())
-        activate(*arrays, threshold, factor, np.uint32(seed), *into)
-        ctx.save_for_backward(normal, kept, weight, one_over_sd)
+        activate(of_value, *affine, threshold, factor, np.uint32(seed), *into)
+        ctx.width = x.shape[1]
+        ctx.save_for_backward(whole, weight, gamma, normal, kept, one_over_sd)
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient):
-        """Return the gradients by input, weight and bias."""
-        normal, kept, weight, one_over_sd = ctx.saved_tensors
+        """Return the gradients by input, columns (None), weight, bias, gamma and beta."""
+        whole, weight, gamma, normal, kept, one_over_sd = ctx.saved_tensors
         gradient = gradient.contiguous()
-        by_weight, by_bias = torch.empty_like(weight), torch.empty_like(weight)
-        by_x = torch.empty_like(gradient)
-        arrays = (gradient, normal, kept, weight, one_over_sd, by_weight, by_bias, by_x)
-        activate_back(*(t.detach().numpy() for t in arrays))
-        return by_x, by_weight, by_bias, None, None, None, None
+        by_gamma, by_beta = torch.empty_like(gamma), torch.empty_like(gamma)
+        by_value = torch.empty_like(gradient)
+        arrays = (gradient, normal, kept, gamma, one_over_sd, by_gamma, by_beta, by_value)
+        activate_back(*(tensor.detach().numpy() for tensor in arrays))
+        if ctx.mapped:
+            return by_value, None, None, None, by_gamma, by_beta, None, None
+        by_x = None
+        if ctx.needs_input_grad[0]:
+            by_x = torch.mm(by_value, weight[:, : ctx.width])
+        by_weight = torch.mm(by_value.t(), whole)
+        return by_x, None, by_weight, by_value.sum(0), by_gamma, by_beta, None, None
 
 
-def activation(norm: nn.BatchNorm1d, x: Tensor, probability: float) -> Tensor:
-    """Return dropout(relu(norm(x))) of a minibatch in training, (B, H).
+def layer(
+    x: Tensor, columns: Tensor | None, linear: nn.Linear | None, norm: nn.BatchNorm1d, p: float
+) -> Tensor:
+    """Return dropout(relu(norm(linear([x, columns])))) of a minibatch in training, (B, H).
 
     Parameters
     ----------
-    norm
-        Its weight and bias are learnt; its running statistics follow.
     x
-        (B, H), B > 1.
-    probability
-        Of a value to be dropped. The seed of what is dropped comes from torch's generator.
+        (B, n), B > 1; where `linear` is None (B, H), mapped already.
+    columns
+        (B, C) beside it, which get no gradient; None for none.
+    linear, norm
+        The layers; the running statistics of `norm` follow.
+    p
+        Probability of a value to be dropped. The seed of what is dropped comes from torch's
+        generator.
     """
-    x = x.contiguous()
-    mean, one_over_sd = torch.empty(x.shape[1]), torch.empty(x.shape[1])
-    arrays = (x, norm.running_mean, norm.running_var, mean, one_over_sd)
-    values, *rest = (tensor.detach().numpy() for tensor in arrays)
-    moments(values, np.float32(norm.momentum), np.float32(norm.eps), *rest)
     norm.num_batches_tracked.add_(1)
-    seed = int(torch.empty((), dtype=torch.int64).random_(2**32)) if probability else 0
-    return Activation.apply(x, norm.weight, norm.bias, mean, one_over_sd, probability, seed)
+    weight, bias = (None, None) if linear is None else (linear.weight, linear.bias)
+    return Layer.apply(x, columns, weight, bias, norm.weight, norm.bias, norm, p)

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import batch_norm
 
-from sclatent.kernels.layer import activation
+from sclatent.kernels.latent import normal_heads
+from sclatent.kernels.layer import layer
 from sclatent.kernels.operators import Rows, active
 from sclatent.models.likelihoods import LOG_TWO_PI
 
@@ -30,14 +31,13 @@ class Layers(nn.Module):
     def forward(self, x: Tensor, covariates: Tensor | None = None) -> Tensor:
         """Return the last hidden state, (B, H)."""
         for linear, norm in zip(self.linear, self.norm, strict=True):
-            x = self.activate(norm, through(linear, append(x, covariates)))
+            if not (self.training and active()):
+                x = self.dropout(torch.relu(norm(through(linear, append(x, covariates)))))
+            elif isinstance(x, Rows):
+                x = layer(append(x, covariates).through(linear), None, None, norm, self.dropout.p)
+            else:
+                x = layer(x, covariates, linear, norm, self.dropout.p)
         return x
-
-    def activate(self, norm: nn.BatchNorm1d, x: Tensor) -> Tensor:
-        """Return dropout(relu(norm(x))), (B, H)."""
-        if self.training and active():
-            return activation(norm, x, self.dropout.p)
-        return self.dropout(torch.relu(norm(x)))
 
     def settled(self, x: Tensor, covariates: Tensor | None = None) -> Tensor:
         """Return the last hidden state as in use: running statistics, no dropout, (B, H)."""
@@ -91,6 +91,8 @@ class Gaussian(nn.Module):
 
     def heads(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and variance of a hidden state."""
+        if active():
+            return normal_heads(hidden, self.mean, self.log_variance, self.floor)
         return self.mean(hidden), self.log_variance(hidden).exp() + self.floor
 
 

@@ -184,17 +184,18 @@ class SCVI(nn.Module):
         library = self.library.draw(inputs, minibatch, columns)
         reconstruction = self.reconstruction(minibatch, z, library.log_size)
         kl_z, kl_l = kl_z.mean(), library.kl.mean()
-        total = reconstruction + kl_weight * kl_z + kl_l
         fooled, recognised = self.play(minibatch, z, done)
-        return Loss(total + fooled, reconstruction, kl_z + kl_l, recognised)
+        total = reconstruction + kl_weight * kl_z + kl_l + fooled
+        return Loss(total, reconstruction, kl_z + kl_l, recognised)
 
-    def play(self, minibatch: Minibatch, z: Tensor, done: float) -> tuple[Tensor, Tensor]:
+    def play(self, minibatch: Minibatch, z: Tensor, done: float) -> tuple:
         """Return the encoder's weighted loss against the adversary, and the adversary's own.
 
-        Both are 0 in use: the weights to keep are chosen by the ELBO, not by a weak adversary.
+        There is no game in use: the weights to keep are chosen by the ELBO, not by a weak
+        adversary.
         """
         if not self.training or not hasattr(self, "opponent"):
-            return z.new_zeros(()), z.new_zeros(())
+            return 0.0, None
         rise = self.settings.adversary_warmup
         weight = self.settings.adversary * (min(1.0, done / rise) if rise else 1.0)
         fooled = weight * self.opponent.fool(z, minibatch.batch)

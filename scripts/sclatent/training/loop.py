@@ -11,6 +11,7 @@ a third of the learning rate. With a checkpoint it can be stopped at any moment 
 """
 
 import contextlib
+import gc
 import math
 from collections.abc import Iterator
 from itertools import islice, repeat
@@ -159,6 +160,8 @@ def learn(run: Run, device, cells, train, validation, seed, labelled, checkpoint
         run.end_epoch(describe_epoch(len(run.curve) + 1, run.schedule, learned, checked))
         progress.report(run.curve[-1])
         checkpoint.consider(run)
+        if not gc.isenabled():
+            gc.collect()
 
 
 def captured(run: Run, cells: Cells, train, labelled: str):

@@ -2,11 +2,15 @@ import pytest
 import torch
 from torch import nn
 
-from sclatent.kernels.layer import activation
+from sclatent.kernels.layer import layer
 
 
 def plain(norm, x):
     return torch.relu(norm(x))
+
+
+def activation(norm, x, p):
+    return layer(x, None, None, norm, p)
 
 
 def made(n_cells=40, n_hidden=6):
@@ -24,6 +28,24 @@ def test_it_is_batch_normalisation_and_relu_with_their_gradients():
         out = function(norm, x)
         (out * torch.arange(6.0)).square().sum().backward()
         results.append((out, x.grad, norm.weight.grad, norm.bias.grad, *norm.buffers()))
+    for theirs, ours in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-3)
+
+
+def test_with_a_linear_map_and_columns_beside_it_is_the_same_as_layer_by_layer():
+    results = []
+    for fast in (False, True):
+        torch.manual_seed(1)
+        linear, norm = nn.Linear(5 + 2, 6), nn.BatchNorm1d(6)
+        x, columns = torch.randn(30, 5, requires_grad=True), torch.randn(30, 2)
+        if fast:
+            out = layer(x, columns, linear, norm, 0.0)
+        else:
+            out = plain(norm, linear(torch.cat([x, columns], 1)))
+        (out * torch.arange(6.0)).square().sum().backward()
+        # the bias before a normalisation has no gradient but rounding
+        weights = (linear.weight, norm.weight, norm.bias, x)
+        results.append((out, *(weight.grad for weight in weights), *norm.buffers()))
     for theirs, ours in zip(*results, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-3)
 

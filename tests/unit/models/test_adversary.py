@@ -87,7 +87,7 @@ def test_the_validation_loss_is_the_elbo_without_the_game(cells):
     model = SCVI(Sizes(40, 2), GAME).eval()
     loss = model.loss(cells.take(ROWS[:20]), 0.5, 1.0)
     torch.testing.assert_close(loss.total, loss.reconstruction + 0.5 * loss.kl)
-    assert loss.opponent == 0
+    assert loss.opponent is None
 
 
 def test_the_discriminator_keeps_its_own_learning_rate(cells):

@@ -80,7 +80,7 @@ def test_a_plateau_ends_with_a_loss_better_by_the_margin(margin, falls):
     schedule = Schedule(10, 1, Training(schedule="plateau", plateau=3, plateau_margin=margin))
     for loss in (10.0, 9.9, 9.8, 9.7):
         schedule.consider(loss)
-    assert schedule.learning_rate == pytest.approx(0.004 * (0.1 if falls else 1))
+    assert schedule.learning_rate == pytest.approx(0.006 * (0.1 if falls else 1))
 
 
 SHORT = Training(minibatch=20, n_steps=60)
