@@ -9,8 +9,8 @@ Letters for shapes: B cells, G genes, H hidden units.
 import torch
 from torch import Tensor, nn
 
+from sclatent.kernels.counts import Head, Table, Thetas
 from sclatent.kernels.likelihood import LOG_THETA
-from sclatent.kernels.operators import Head, Table, Thetas
 
 LOWEST, HIGHEST = -9.2, 13.8
 """Bounds of log theta: theta from 1e-4 to 1e6."""

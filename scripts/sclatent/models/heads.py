@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from sclatent.kernels.counts import Head, Table, Thetas, counts_loss
 from sclatent.kernels.likelihood import EXPONENTIAL, SOFTPLUS_THETA
-from sclatent.kernels.operators import Head, Table, Thetas, counts_loss
 from sclatent.models.likelihoods import (
     NegativeBinomial,
     Normal,

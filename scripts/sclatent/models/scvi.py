@@ -31,8 +31,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sclatent.kernels.counts import Head, counts_loss
 from sclatent.kernels.likelihood import SOFTMAX
-from sclatent.kernels.operators import Head, active, counts_loss
+from sclatent.kernels.operators import active
 from sclatent.models.adversary import Discriminator
 from sclatent.models.dispersions import build_dispersion
 from sclatent.models.libraries import build_library

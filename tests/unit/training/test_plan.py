@@ -122,4 +122,4 @@ def test_the_state_of_a_schedule_can_be_put_into_another():
         one.consider(loss)
     vars(other).update(one.state())
     assert vars(other) == vars(one)
-    assert other.learning_rate == one.learning_rate == pytest.approx(0.004 * 0.01)
+    assert other.learning_rate == one.learning_rate == pytest.approx(0.006 * 0.01)

@@ -1,0 +1,222 @@
+"""The other gene-wide end of a model: from the decoder's hidden state to the likelihood of counts.
+
+`counts_loss` is the mean negative log-likelihood of a minibatch. Its gradients are computed on the
+way, those of the largest weights by another thread.
+
+Letters for shapes: B cells of a minibatch, G genes, H hidden units, R rows of a table of thetas.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+from sclatent.kernels import likelihood
+from sclatent.kernels.likelihood import Fields, Gradients, Modes
+from sclatent.kernels.operators import Kernels, active, array
+
+LOG_FACTORIALS = np.array([math.lgamma(x + 1.0) for x in range(1024)])
+
+
+class Head(NamedTuple):
+    """A matrix of logits, hidden W' + b; without a weight, `hidden` is the logits."""
+
+    hidden: Tensor  # (B, H), or the logits (B, G)
+    weight: Tensor | None = None  # (G, H)
+    bias: Tensor | None = None  # (G,)
+
+    @classmethod
+    def of(cls, hidden: Tensor, layer: nn.Module) -> Head:
+        """Return what a layer makes of a hidden state; a linear one is multiplied later."""
+        if isinstance(layer, nn.Linear):
+            return cls(hidden, layer.weight, layer.bias)
+        return cls(layer(hidden))
+
+
+class Table(NamedTuple):
+    """Log thetas that cells look up."""
+
+    log_theta: Tensor  # (R, G)
+    row: Tensor  # (B,) int64
+
+
+class Thetas(NamedTuple):
+    """Thetas per cell and gene."""
+
+    head: Head
+    mode: int  # LOG_THETA or SOFTPLUS_THETA
+    bounds: tuple[float, float]  # of log theta, or of theta
+
+
+def counts_loss(
+    minibatch,
+    mean_mode: int,
+    mean: Head,
+    log_library: Tensor,
+    theta: Table | Thetas | None = None,
+    pi: Head | None = None,
+) -> Tensor:
+    """Return the mean of -log p(x) over the cells of a minibatch, in nats, ().
+
+    The gradients of the heads' weights are computed by another thread while `backward` goes on, and
+    are in place after `Kernels.finish` only.
+
+    Parameters
+    ----------
+    minibatch
+        B cells.
+    mean_mode, mean
+        SOFTMAX or EXPONENTIAL, and the logits of the rates.
+    log_library
+        (B, 1); with EXPONENTIAL the log of the size factor.
+    theta
+        Of a negative binomial; None is a Poisson distribution.
+    pi
+        Logits of extra zeros; None for none.
+    """
+    absent, log_theta, row, bounds = Head(None), None, None, (0.0, 0.0)
+    heads, mode = [mean, absent, pi or absent], likelihood.POISSON
+    if isinstance(theta, Table):
+        mode, (log_theta, row) = likelihood.TABLE, theta
+    elif theta is not None:
+        heads[1], mode, bounds = theta
+    modes = Modes(mean_mode, mode, pi is not None)
+    fixed = (active(), minibatch.block, modes, bounds, row)
+    return CountsLoss.apply(fixed, log_library, log_theta, *(x for h in heads for x in h))
+
+
+class CountsLoss(Function):
+    """The mean negative log-likelihood; its gradients are computed on the way."""
+
+    @staticmethod
+    def forward(ctx, fixed, log_library, log_theta, *heads):
+        """Return the loss."""
+        kernels, block, modes, bounds, row = fixed
+        products = [Product(kernels, *heads[place : place + 3]) for place in (0, 3, 6)]
+        step = Step(kernels, block, modes, bounds, products)
+        ctx.kernels, ctx.products = kernels, zip(heads[1::3], products, strict=True)
+        loss, ctx.gradients = step.run(log_library, log_theta, row, any(ctx.needs_input_grad))
+        return loss
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient):
+        """Return the gradients, times that of the loss."""
+        factor, gradients = float(gradient), ctx.gradients
+        if factor != 1:
+            gradients = [None if g is None else g.mul_(factor) for g in gradients]
+        for weight, product in ctx.products:
+            if weight is not None and weight.requires_grad:
+                ctx.kernels.later.append((weight, product.by_weight, factor))
+        return None, *gradients
+
+
+class Product:
+    """The logits of a head, and what their gradient makes of it.
+
+    The gradient takes the place of the logits in memory.
+    """
+
+    def __init__(self, kernels: Kernels, hidden, weight, bias):
+        self.kernels, self.there, self.weighted = kernels, hidden is not None, weight is not None
+        if not self.there:
+            self.logits, self.bias = torch.empty((0, 0), dtype=kernels.dtype), torch.empty(0)
+            return
+        if not self.weighted:
+            self.logits, self.bias = hidden.float().clone(), torch.zeros(hidden.shape[1])
+            return
+        self.hidden, self.weight = kernels.narrow(hidden), kernels.narrow(weight)
+        self.logits, self.bias = (
+            hidden.new_empty((len(hidden), len(weight)), dtype=kernels.dtype),
+            bias,
+        )
+        self.by_hidden, self.by_weight = torch.empty_like(hidden), torch.empty_like(weight)
+
+    def multiply(self, part: slice) -> None:
+        """Fill the logits of some cells."""
+        if self.weighted:
+            torch.mm(self.hidden[part], self.weight.t(), out=self.logits[part])
+
+    def multiply_back(self, part: slice) -> None:
+        """Fill the gradient by the hidden state of some cells."""
+        if self.weighted:
+            self.by_hidden[part] = torch.mm(self.logits[part], self.weight)
+
+    def multiply_weight(self) -> None:
+        """Fill the gradient by the weights."""
+        if self.weighted:
+            self.by_weight.copy_(torch.mm(self.logits.t(), self.hidden))
+
+    def gradients(self, by_bias: Tensor) -> tuple:
+        """Return the gradients by hidden state, weight (which comes later) and bias."""
+        if not self.weighted:
+            return (self.logits if self.there else None), None, None
+        return self.by_hidden, None, by_bias
+
+
+class Step(NamedTuple):
+    """The likelihood of a minibatch, shared out between threads."""
+
+    kernels: Kernels
+    block: NamedTuple
+    modes: Modes
+    bounds: tuple[float, float]
+    heads: list[Product]  # of rates, thetas, extra zeros
+
+    def run(self, log_library: Tensor, log_theta, row, with_gradients: bool) -> tuple:
+        """Return the loss, and its gradients by library, table, and each head's three tensors."""
+        n_cells, n_genes = len(log_library), self.heads[0].logits.shape[1]
+        team = self.kernels.team
+        table = torch.empty((0, n_genes)) if log_theta is None else log_theta.exp()
+        row = torch.zeros(n_cells, dtype=torch.int64) if row is None else row
+        log_p, by_library = torch.empty(n_cells), torch.empty_like(log_library)
+        sums = [[torch.zeros_like(head.bias) for head in self.heads] for _ in range(team.size)]
+        by_table = [torch.zeros_like(table) for _ in range(team.size)]
+        cells = (array(table), row.numpy(), np.float32(self.bounds), array(log_library)[:, 0])
+        scale = np.float32(-1 / n_cells if with_gradients else 0)
+
+        def evaluate(number: int, part: slice) -> None:
+            for head in self.heads:
+                head.multiply(part)
+            to = (*sums[number], by_table[number], by_library)
+            self.evaluate(part, cells, scale, log_p, to)
+            if with_gradients:
+                for head in self.heads:
+                    head.multiply_back(part)
+
+        team.share(evaluate, n_cells)
+        loss = -log_p.mean()
+        if not with_gradients:
+            return loss, None
+        for head in self.heads:
+            team.begin(head.multiply_weight)
+        by_bias = [sum(parts) for parts in zip(*sums, strict=True)]
+        return loss, [
+            by_library,
+            None if log_theta is None else sum(by_table),
+            *(g for head, by in zip(self.heads, by_bias, strict=True) for g in head.gradients(by)),
+        ]
+
+    def evaluate(self, part: slice, cells: tuple, scale, log_p: Tensor, to: tuple) -> None:
+        """Run the kernel on some cells."""
+        table, row, bounds, log_library = cells
+        *sums, by_table, by_library = to
+        logits = [array(head.logits[part]) for head in self.heads]
+        biases = [array(head.bias) for head in self.heads]
+        fields = [x for pair in zip(logits, biases, strict=True) for x in pair]
+        into = [x for pair in zip(logits, map(array, sums), strict=True) for x in pair]
+        likelihood.count_log_likelihood(
+            self.modes,
+            Fields(*fields, table, row[part], bounds, log_library[part]),
+            (self.block.indptr[part.start : part.stop + 1], self.block.genes, self.block.values),
+            LOG_FACTORIALS,
+            scale,
+            array(log_p[part]),
+            Gradients(*into, array(by_table), array(by_library)[part, 0]),
+        )
