@@ -1,8 +1,8 @@
 """How the gene-wide ends of a model are computed, and the first of them: the encoder's input.
 
-`Rows` stands for the counts of a minibatch, of which only products with weights are taken; the other
-end is in `counts.py`. Between them a model is plain PyTorch. Matrix products take bfloat16 numbers
-where the CPU multiplies them, else float32; likelihood and softmax are always float32.
+`Rows` stands for the counts of a minibatch, of which only products with weights are taken; the
+other end is in `counts.py`. Between them a model is plain PyTorch. Matrix products take bfloat16
+numbers where the CPU multiplies them, else float32; likelihood and softmax are always float32.
 
 Letters for shapes: B cells of a minibatch, G genes, H hidden units, C columns beside the genes.
 """
