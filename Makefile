@@ -32,7 +32,8 @@ test: .venv/ready
 
 test-peers: .venv-peers/ready
 	@echo "sclatent: running the tests against published tools"
-	@OMP_NUM_THREADS=1 .venv-peers/bin/python -m pytest tests/peers $(ARGS)
+	@OMP_NUM_THREADS=1 TRITON_INTERPRET=1 .venv-peers/bin/python -m pytest -n 2 --dist worksteal \
+	  tests/peers tests/unit/kernels/cuda $(ARGS)
 
 parity: .venv-peers/ready
 	@echo "sclatent: training scVI and scANVI here and in scvi-tools on the same cells"
