@@ -27,7 +27,7 @@ from sclatent.kernels.adam import Adam
 from sclatent.kernels.operators import active
 from sclatent.training.checkpoint import NO_CHECKPOINT, Checkpoint, NoCheckpoint
 from sclatent.training.loader import Cells
-from sclatent.training.order import draw_epoch, draw_labelled, prefetched, slices
+from sclatent.training.order import draw_epoch, draw_labelled, slices
 from sclatent.training.plan import Schedule, Training
 from sclatent.training.run import Best, Progress, Run
 
@@ -147,7 +147,6 @@ def learn(run: Run, device, cells, train, validation, seed, labelled, checkpoint
                 learned = run_captured(run, device)
             else:
                 minibatches = gather(cells, train, plan, labelled, run.generator, run.done)
-                minibatches = prefetched(minibatches) if plan.threads > 1 else minibatches
                 with contextlib.closing(minibatches):
                     learned = run_epoch(run, minibatches, checkpoint)
             checked = evaluate(run.model, seen, validation, plan.minibatch, seed)

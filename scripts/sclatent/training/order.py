@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from functools import partial
-from itertools import islice, repeat
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -127,14 +127,6 @@ def pools(parts: Iterable[np.ndarray], size: int) -> Iterator[list]:
         n_cells += len(part)
     if pool:
         yield pool
-
-
-def prefetched(items: Iterator) -> Iterator:
-    """Yield what an iterator does, which another thread makes meanwhile."""
-    for item in ahead(repeat(partial(next, items, None))):
-        if item is None:
-            return
-        yield item
 
 
 def draw_labelled(
