@@ -117,13 +117,14 @@ def train_theirs(
     KL weight to reach 1, the warm-up is shortened.
     """
     import scvi
+    from scvi.model._utils import get_max_epochs_heuristic
     from scvi.train._callbacks import SubSampleLabels
 
     logging.disable(logging.WARNING)
     job.set_threads(given.threads)
     scvi.settings.seed = given.seed
     adata = training_cells(given)
-    epochs = epochs or scvi.model.get_max_epochs_heuristic(adata.n_obs)
+    epochs = epochs or get_max_epochs_heuristic(adata.n_obs)
     scvi.model.SCVI.setup_anndata(adata, batch_key="batch")
     clock = Clock()
     with quiet():
