@@ -5,28 +5,56 @@ error of about 1e-7. bfloat16 numbers are the upper halves of float32 numbers; N
 type, so they travel as uint16.
 """
 
+import contextlib
+import hashlib
+from pathlib import Path
+
 import numpy as np
 from numba import njit, types
 from numba.extending import overload
 
-FAST = {
+OPTIONS = {
     "fastmath": {"nsz", "contract", "arcp"},
     "error_model": "numpy",
     "nogil": True,
-    "cache": True,
 }
 """Options of every kernel: infinities, NaN and the order of sums keep their meaning."""
 ONE = np.float32(1)
 
 
-@njit(**FAST)
+def source() -> str:
+    """Return a hash of all that kernels are compiled from."""
+    files = sorted(Path(__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+
+
+SOURCE = source()
+
+
+def kernel(function=None, **options):
+    """Compile a function when it is first called, and keep the result beside its file.
+
+    What numba keeps it forgets when that file changes, but not when another one does whose
+    functions were compiled into it. The hash of all of them stands for the file here. Where there
+    is no folder to write to, it is compiled in every process.
+    """
+    if function is None:
+        return lambda function: kernel(function, **options)
+    compiled = njit(**OPTIONS | options)(function)
+    with contextlib.suppress(RuntimeError):
+        compiled.enable_caching()
+        compiled._cache._cache_file._source_stamp = SOURCE
+    return compiled
+
+
+@kernel
 def clip(x, lowest, highest):
     """Return x between two bounds; NaN stays NaN."""
     x = lowest if x < lowest else x
     return highest if x > highest else x
 
 
-@njit(**FAST)
+@kernel
 def exp(x):
     """Return e^x of a float32; below -87 and above 88 it stays at the value there."""
     x = clip(x, np.float32(-87.0), np.float32(88.0))
@@ -42,7 +70,7 @@ def exp(x):
     return (p * r * r + r + ONE) * scale
 
 
-@njit(**FAST)
+@kernel
 def log(x):
     """Return log x of a float32, x > 0 and not subnormal."""
     bits = np.float32(x).view(np.int32)
@@ -62,7 +90,7 @@ def log(x):
     return f + y + e * np.float32(0.693359375)
 
 
-@njit(**FAST)
+@kernel
 def softplus_and_slope(x):
     """Return log(1 + e^x) and its derivative 1 / (1 + e^-x)."""
     small = exp(-abs(x))
@@ -73,7 +101,7 @@ def softplus_and_slope(x):
     return value + (x if positive else np.float32(0)), one_over * (ONE if positive else small)
 
 
-@njit(**{**FAST, "fastmath": {"nsz", "contract", "reassoc"}})
+@kernel(fastmath={"nsz", "contract", "reassoc"})
 def total(row):
     """Return the sum of a float32 row, taken in any order."""
     result = np.float32(0)
@@ -82,14 +110,14 @@ def total(row):
     return result
 
 
-@njit(**FAST)
+@kernel
 def ordered(x):
     """Return an int32 for each float32 so that they have the same order."""
     bits = np.float32(x).view(np.int32)
     return np.int32(bits ^ np.int32(np.int32(bits >> np.int32(31)) & np.int32(0x7FFFFFFF)))
 
 
-@njit(**FAST)
+@kernel
 def largest(row):
     """Return the largest value of a float32 row, NaN where there is one.
 

@@ -5,17 +5,16 @@ Letters for shapes: B cells, L latent dimensions.
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from sclatent.kernels.arithmetic import FAST, ONE
+from sclatent.kernels.arithmetic import ONE, kernel
 
 HALF = np.float32(0.5)
 
 
-@njit(**FAST)
+@kernel
 def draw(mean, variance, noise, z, divergence):
     """Fill mean + sd noise, (B, L), and KL(N(mean, variance) || N(0, I)), (B,)."""
     for b in range(len(mean)):
@@ -27,7 +26,7 @@ def draw(mean, variance, noise, z, divergence):
         divergence[b] = HALF * whole
 
 
-@njit(**FAST)
+@kernel
 def draw_back(by_z, by_divergence, mean, variance, noise, by_mean, by_variance):
     """Fill the gradients by mean and variance, (B, L)."""
     for b in range(len(mean)):

@@ -5,17 +5,16 @@ Letters for shapes: B cells, H hidden units.
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from sclatent.kernels.arithmetic import FAST, ONE
+from sclatent.kernels.arithmetic import ONE, kernel
 
 ZERO = np.float32(0)
 
 
-@njit(**FAST)
+@kernel
 def random_bits(seed, place):
     """Return 32 random bits for a place in a stream (the finaliser of MurmurHash3)."""
     x = np.uint32(np.uint32(place) * np.uint32(0x9E3779B9) + np.uint32(seed))
@@ -24,7 +23,7 @@ def random_bits(seed, place):
     return np.uint32(x ^ np.uint32(x >> np.uint32(16)))
 
 
-@njit(**FAST)
+@kernel
 def moments(x, momentum, eps, running_mean, running_variance, mean, one_over_sd):
     """Fill mean and 1 / sd of each column, (H,) each, and move the running statistics."""
     n, width = x.shape
@@ -47,7 +46,7 @@ def moments(x, momentum, eps, running_mean, running_variance, mean, one_over_sd)
         one_over_sd[h] = ONE / np.sqrt(variance + eps)
 
 
-@njit(**FAST)
+@kernel
 def activate(x, weight, bias, mean, one_over_sd, threshold, factor, seed, normal, kept, out):
     """Fill the normalised values, what of them passes ReLU and dropout, and the outcome, (B, H).
 
@@ -68,7 +67,7 @@ def activate(x, weight, bias, mean, one_over_sd, threshold, factor, seed, normal
             out[b, h] *= kept[b, h]
 
 
-@njit(**FAST)
+@kernel
 def activate_back(gradient, normal, kept, weight, one_over_sd, by_weight, by_bias, by_x):
     """Fill the gradients by weight and bias, (H,) each, and by the input, (B, H)."""
     n, width = gradient.shape

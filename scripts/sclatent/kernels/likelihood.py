@@ -20,13 +20,12 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
 from sclatent.kernels.arithmetic import (
-    FAST,
     ONE,
     clip,
     exp,
+    kernel,
     largest,
     log,
     softplus_and_slope,
@@ -85,7 +84,7 @@ class Gradients(NamedTuple):
     log_library: np.ndarray  # (B,)
 
 
-@njit(**FAST)
+@kernel
 def make_rates(mode, fields, cell, log_rate, rate):
     """Fill log mu and mu, (G,) each."""
     logits, bias, log_library = fields.logits, fields.bias, fields.log_library[cell]
@@ -109,7 +108,7 @@ def make_rates(mode, fields, cell, log_rate, rate):
         log_rate[g] += shift
 
 
-@njit(**FAST)
+@kernel
 def make_thetas(mode, fields, cell, theta):
     """Return theta, (G,): a row of the table, or `theta` filled."""
     logits, bias, bounds = fields.theta_logits, fields.theta_bias, fields.bounds
@@ -125,7 +124,7 @@ def make_thetas(mode, fields, cell, theta):
     return theta
 
 
-@njit(**FAST)
+@kernel
 def poisson_zeros(rate, value, by_rate):
     """Fill log p(0) and its derivative by log mu, (G,) each."""
     for g in range(len(rate)):
@@ -133,7 +132,7 @@ def poisson_zeros(rate, value, by_rate):
         by_rate[g] = -rate[g]
 
 
-@njit(**FAST)
+@kernel
 def nb_zeros(rate, theta, value, by_rate, by_theta, share, part):
     """Fill log p(0), its derivatives by log mu and log theta, theta / (theta + mu) and -log of it.
 
@@ -149,7 +148,7 @@ def nb_zeros(rate, theta, value, by_rate, by_theta, share, part):
         by_theta[g] = theta[g] * (ratio * share[g] - part[g])
 
 
-@njit(**FAST)
+@kernel
 def make_pis(fields, cell, kept, not_extra):
     """Fill softplus(-l) and its slope, which is 1 - pi, for the logit l of extra zeros, (G,)."""
     for g in range(len(kept)):
@@ -157,7 +156,7 @@ def make_pis(fields, cell, kept, not_extra):
         kept[g], not_extra[g] = softplus_and_slope(-logit)
 
 
-@njit(**FAST)
+@kernel
 def inflate_zeros(fields, cell, kept, not_extra, value, by_rate, by_theta, by_pi):
     """Turn log p(0) of counts into that with extra zeros, of logit l, and so the derivatives.
 
@@ -174,13 +173,13 @@ def inflate_zeros(fields, cell, kept, not_extra, value, by_rate, by_theta, by_pi
         by_pi[g] = not_extra[g] - by_pi[g]
 
 
-@njit(**FAST)
+@kernel
 def log_factorial(x, known):
     """Return log x!; small ones are looked up."""
     return known[x] if x < len(known) else math.lgamma(x + 1.0)
 
 
-@njit(**FAST)
+@kernel
 def rising(x, theta):
     """Return lgamma(x + theta) - lgamma(theta) and psi(x + theta) - psi(theta), x > FEW.
 
@@ -198,7 +197,7 @@ def rising(x, theta):
     return gamma, psi
 
 
-@njit(**FAST)
+@kernel
 def few_nb(x, log_rate, rate, theta, share, part, log_x):
     """Return log p(x), 0 < x <= FEW, and its derivatives by log mu and log theta.
 
@@ -219,7 +218,7 @@ def few_nb(x, log_rate, rate, theta, share, part, log_x):
     return value, (np.float32(x) - rate) * share, by_theta
 
 
-@njit(**FAST)
+@kernel
 def many_nb(x, log_rate, theta, log_x):
     """Return the same as `few_nb` for x > FEW, evaluated in float64."""
     t, log_mu = np.float64(theta), np.float64(log_rate)
@@ -231,7 +230,7 @@ def many_nb(x, log_rate, theta, log_x):
     return np.float32(value), np.float32(t * (x - mu) / (t + mu)), np.float32(by_theta)
 
 
-@njit(**FAST)
+@kernel
 def put_nb(block, known, cell, log_rate, rate, theta, share, part, value, by_rate, by_theta):
     """Replace values and derivatives of zeros by those of counts, where there are any."""
     indptr, genes, values = block
@@ -245,7 +244,7 @@ def put_nb(block, known, cell, log_rate, rate, theta, share, part, value, by_rat
         value[g], by_rate[g], by_theta[g] = found
 
 
-@njit(**FAST)
+@kernel
 def put_poisson(block, known, cell, log_rate, rate, value, by_rate):
     """Do the same for Poisson counts."""
     indptr, genes, values = block
@@ -256,7 +255,7 @@ def put_poisson(block, known, cell, log_rate, rate, value, by_rate):
         by_rate[g] = np.float32(x) - rate[g]
 
 
-@njit(**FAST)
+@kernel
 def put_counted(fields, block, cell, kept, not_extra, value, by_pi):
     """Add that a count is no extra zero: log(1 - pi) of logit l is -l - softplus(-l)."""
     indptr, genes, _ = block
@@ -266,7 +265,7 @@ def put_counted(fields, block, cell, kept, not_extra, value, by_pi):
         by_pi[g] = not_extra[g] - ONE
 
 
-@njit(**FAST)
+@kernel
 def give(gradient, cell, matrix, bias):
     """Write a cell's gradient (G,) into its row, and add it to that of the bias.
 
@@ -278,7 +277,7 @@ def give(gradient, cell, matrix, bias):
         bias[g] += gradient[g]
 
 
-@njit(**FAST)
+@kernel
 def rates_gradient(mode, fields, cell, rate, by_rate, scale):
     """Turn the derivative by log mu into the gradient by the logits; return that by the library."""
     by_library = total(by_rate)
@@ -294,7 +293,7 @@ def rates_gradient(mode, fields, cell, rate, by_rate, scale):
     return scale * by_library
 
 
-@njit(**FAST)
+@kernel
 def thetas_gradient(mode, fields, cell, by_theta, scale):
     """Turn the derivative by log theta into the gradient by the logits, (G,)."""
     logits, bias = fields.theta_logits, fields.theta_bias
@@ -311,7 +310,7 @@ def thetas_gradient(mode, fields, cell, by_theta, scale):
             by_theta[g] = gradient if lowest <= theta <= highest else ZERO
 
 
-@njit(**FAST)
+@kernel
 def count_log_likelihood(modes, fields, block, known, scale, log_p, to):
     """Fill log p(x) of some cells, and their gradients where `scale` is not 0.
 

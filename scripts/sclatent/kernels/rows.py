@@ -4,12 +4,11 @@ Letters for shapes: n cells of a dataset, B of a minibatch, G genes, N non-zero 
 """
 
 import numpy as np
-from numba import njit
 
-from sclatent.kernels.arithmetic import FAST, store
+from sclatent.kernels.arithmetic import kernel, store
 
 
-@njit(**FAST)
+@kernel
 def gather(indptr, genes, values, rows):
     """Return the rows of a compressed matrix: indptr (B + 1,), genes and values."""
     ends = np.zeros(len(rows) + 1, np.int64)
@@ -25,7 +24,7 @@ def gather(indptr, genes, values, rows):
     return ends, there, counts
 
 
-@njit(**FAST)
+@kernel
 def spread_logs(block, known, out, first, last):
     """Fill rows `first` to `last` of `out` (B, G) with log1p of the counts.
 
@@ -49,7 +48,7 @@ def spread_logs(block, known, out, first, last):
             store(out, b, np.int64(genes[place]), log)
 
 
-@njit(**FAST)
+@kernel
 def spread_standardised(block, size_factor, mean, sd, nothing, out, first, last):
     """Do the same with (log1p(counts / size factor) - mean) / sd.
 

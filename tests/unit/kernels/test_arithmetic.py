@@ -1,10 +1,13 @@
+import shutil
+from pathlib import Path
+
 import numpy as np
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from numba import njit
 
-from sclatent.kernels import arithmetic
+from sclatent.kernels import arithmetic, likelihood
 from sclatent.kernels.arithmetic import exp, largest, log, softplus_and_slope
 
 
@@ -58,3 +61,15 @@ def test_bfloat16_is_rounded_as_torch_does():
     back = np.empty(500, dtype=np.float32)
     from_bfloat16(bits[0], back)
     assert np.array_equal(back, expected.float().numpy())
+
+
+def test_what_was_compiled_is_forgotten_when_any_file_of_kernels_changes(tmp_path, monkeypatch):
+    assert exp._cache._cache_file._source_stamp == arithmetic.SOURCE
+    assert likelihood.count_log_likelihood._cache._cache_file._source_stamp == arithmetic.SOURCE
+    folder = tmp_path / "kernels"
+    shutil.copytree(Path(arithmetic.__file__).parent, folder, ignore=shutil.ignore_patterns("__*"))
+    monkeypatch.setattr(arithmetic, "__file__", str(folder / "arithmetic.py"))
+    before = arithmetic.source()
+    with open(folder / "rows.py", "a") as file:
+        file.write("\n")
+    assert arithmetic.source() != before
