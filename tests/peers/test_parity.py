@@ -23,9 +23,11 @@ from sclatent.models.exchange import from_scvi_tools, to_scvi_tools
 from sclatent.models.libraries import LatentLibrary
 from sclatent.models.scanvi import Scanvi
 from sclatent.models.scvi import SCVI, Scvi
+from sclatent.training.checkpoint import NO_CHECKPOINT
 from sclatent.training.loader import Cells, Covariates, Sizes
 from sclatent.training.loop import run_epoch
 from sclatent.training.plan import Schedule, Training
+from sclatent.training.run import Best, Run
 
 N_CELLS, N_GENES, N_BATCHES, N_TYPES = 60, 35, 3, 4
 KL_WEIGHT = 0.3
@@ -293,7 +295,9 @@ def test_scanvi_and_its_classification_are_those_of_scvi_tools(
     torch.manual_seed(1)
     theirs = module(tensors_of(minibatch), loss_kwargs=weights)[2]
     torch.manual_seed(1)
-    ours = model.loss(minibatch.replace(labelled=labelled), KL_WEIGHT)
+    both = minibatch.replace(labelled=labelled)
+    vars(both)["counts"] = minibatch.counts
+    ours = model.loss(both, KL_WEIGHT)
     theirs.loss.backward(), ours.total.backward()
     assert_same_statistics(model, module, settings, cells.sizes)
     elbo = theirs.reconstruction_loss["reconstruction_loss"] + theirs.kl_local["kl_local"]
@@ -329,8 +333,9 @@ def test_training_under_the_preset_moves_the_weights_as_scvi_tools_does(cells, p
             loss.backward()
             theirs.step()
     torch.manual_seed(1)
+    run = Run(model, ours, schedule, Best("last"), np.random.default_rng(0))
     for _ in range(4):
-        run_epoch(model, minibatches, training, ours, schedule)
+        run_epoch(run, minibatches, NO_CHECKPOINT)
     expected = dict(taken_over(module, settings, cells.sizes).named_parameters())
     moved = (expected["encoder.mean.weight"] - before).norm()
     assert moved > 1e-3
