@@ -16,6 +16,7 @@ from torch import Tensor
 from sclatent.kernels.team import Team
 
 LANES = 64
+"""Values that weights are cut in multiples of: more than any CPU computes at once."""
 
 
 class Adam:

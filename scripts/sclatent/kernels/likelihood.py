@@ -3,7 +3,7 @@
 A cell passes through stages that each are a loop over the genes: from logits to rates, the value of
 a zero everywhere, the values of the counts where there are any, and back to the gradients of the
 logits. Its row of 2000 genes stays in the fastest cache meanwhile. The formulas are those of
-`models/likelihoods.py`. Zeros and counts up to 4 are evaluated in float32, larger ones in float64,
+`models/likelihoods.py`. Zeros and counts up to 8 are evaluated in float32, larger ones in float64,
 since large terms cancel there.
 
 With mu the rate, theta the inverse dispersion and x the count, the derivatives of log p are::

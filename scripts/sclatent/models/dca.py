@@ -34,10 +34,11 @@ half, they weigh twice as much here.
 
 Differences from it: the bottleneck has as many dimensions as the other latents (30, not 32); the
 mean's bias and theta start from the data's moments; optimiser and schedule are those of the loop
-that trains all models, with minibatches of 64: an autoencoder without noise gains from theirs.
-`compat: dca` sets all of that back. The library size is the total over the genes that the model
-sees, and median, mean and standard deviation are those of the training cells. Left out are weight
-penalties of the encoder alone, activations other than ReLU, and inputs that are not normalised.
+that trains all models, with more and smaller steps of 64 cells: an autoencoder without noise gains
+from theirs. `compat: dca` sets all of that back. The library size is the total over the genes that
+the model sees, and median, mean and standard deviation are those of the training cells. Left out
+are weight penalties of the encoder alone, activations other than ReLU, and inputs that are not
+normalised.
 """
 
 from dataclasses import dataclass
