@@ -1,6 +1,9 @@
 """A hidden layer: linear map, batch normalisation, ReLU and dropout as one operator.
 
-Letters for shapes: B cells, H hidden units.
+At small minibatches most of the time would go into the number of operators. Between them, arrays
+are NumPy's: to make, slice and hand one over takes a fraction of what it takes PyTorch.
+
+Letters for shapes: B cells, H hidden units, C columns beside the input.
 """
 
 import numpy as np
@@ -9,7 +12,8 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from sclatent.kernels.arithmetic import ONE, kernel
+from sclatent.kernels.arithmetic import ONE, kernel, widen
+from sclatent.kernels.operators import Rows, array
 
 ZERO = np.float32(0)
 
@@ -24,58 +28,66 @@ def random_bits(seed, place):
 
 
 @kernel
-def moments(x, momentum, eps, running_mean, running_variance, mean, one_over_sd):
-    """Fill mean and 1 / sd of each column, (H,) each, and move the running statistics."""
+def normalise(x, shift, momentum, eps, running, normal, mean, one_over_sd):
+    """Fill the normalised values of x + shift, (B, H), and mean and 1 / sd of each column, (H,).
+
+    `running` is the running mean and variance, and how often they moved; they move.
+    """
     n, width = x.shape
+    running_mean, running_variance, n_seen = running
+    n_seen[0] += 1
     mean[:] = ZERO
     one_over_sd[:] = ZERO
     for b in range(n):
         for h in range(width):
-            mean[h] += x[b, h]
+            normal[b, h] = widen(x[b, h]) + shift[h]
+        for h in range(width):
+            mean[h] += normal[b, h]
     for h in range(width):
         mean[h] /= np.float32(n)
     for b in range(n):
         for h in range(width):
-            difference = x[b, h] - mean[h]
-            one_over_sd[h] += difference * difference
+            normal[b, h] -= mean[h]
+            one_over_sd[h] += normal[b, h] * normal[b, h]
     for h in range(width):
         variance = one_over_sd[h] / np.float32(n)
         unbiased = one_over_sd[h] / np.float32(n - 1)
         running_mean[h] += momentum * (mean[h] - running_mean[h])
         running_variance[h] += momentum * (unbiased - running_variance[h])
         one_over_sd[h] = ONE / np.sqrt(variance + eps)
+    for b in range(n):
+        for h in range(width):
+            normal[b, h] *= one_over_sd[h]
 
 
 @kernel
-def activate(x, weight, bias, mean, one_over_sd, threshold, factor, seed, normal, kept, out):
-    """Fill the normalised values, what of them passes ReLU and dropout, and the outcome, (B, H).
+def activate(normal, weight, bias, threshold, factor, seed, out):
+    """Fill what of the scaled values passes ReLU and dropout, times `factor`, (B, H).
 
-    `kept` holds the factor of each value: 0, or 1 over the probability to be kept. NaN times 0 is
-    NaN: a broken weight is seen in the loss. Short loops over few arrays, as the compiler must see
-    that these do not overlap.
+    NaN times 0 is NaN: a broken weight is seen in the loss. Short loops over few arrays, as the
+    compiler must see that these do not overlap.
     """
-    n, width = x.shape
+    n, width = normal.shape
     for b in range(n):
-        for h in range(width):
-            normal[b, h] = (x[b, h] - mean[h]) * one_over_sd[h]
         for h in range(width):
             out[b, h] = normal[b, h] * weight[h] + bias[h]
         for h in range(width):
             drawn = random_bits(seed, b * width + h) >= threshold
-            kept[b, h] = factor if drawn and out[b, h] > ZERO else ZERO
-        for h in range(width):
-            out[b, h] *= kept[b, h]
+            out[b, h] *= factor if drawn and out[b, h] > ZERO else ZERO
 
 
 @kernel
-def activate_back(gradient, normal, kept, weight, one_over_sd, by_weight, by_bias, by_x):
-    """Fill the gradients by weight and bias, (H,) each, and by the input, (B, H)."""
+def activate_back(gradient, normal, out, factor, weight, one_over_sd, sums, by_x):
+    """Fill the gradients by weight, bias and shift, (3, H), and by the input, (B, H).
+
+    A gradient passes where the value did: where the outcome is above 0.
+    """
     n, width = gradient.shape
-    by_weight[:] = ZERO
-    by_bias[:] = ZERO
+    by_weight, by_bias, by_shift = sums[0], sums[1], sums[2]
+    sums[:] = ZERO
     for b in range(n):
         for h in range(width):
-            by_x[b, h] = gradient[b, h] * kept[b, h]
+            by_x[b, h] = gradient[b, h] * (factor if out[b, h] > ZERO else ZERO)
         for h in range(width):
             by_bias[h] += by_x[b, h]
             by_weight[h] += by_x[b, h] * normal[b, h]
@@ -84,56 +96,76 @@ def activate_back(gradient, normal, kept, weight, one_over_sd, by_weight, by_bia
         for h in range(width):
             rest = by_x[b, h] - (by_bias[h] + normal[b, h] * by_weight[h]) * one_over_n
             by_x[b, h] = weight[h] * one_over_sd[h] * rest
+        for h in range(width):
+            by_shift[h] += by_x[b, h]
+
+
+class Beside:
+    """A matrix, (B, n), and columns at its side, (B, C) or None, that are multiplied together."""
+
+    def __init__(self, x: Tensor, columns: Tensor | None):
+        self.width, self.whole = x.shape[1], array(x)
+        if columns is not None:
+            self.whole = np.concatenate([self.whole, array(columns)], 1)
+
+    def times(self, weight: Tensor) -> np.ndarray:
+        """Return the product with a weight (H, n + C), (B, H)."""
+        return np.dot(self.whole, array(weight).T)
+
+    def by_weight(self, gradient: np.ndarray) -> Tensor:
+        """Return the gradient by the weight from that of the product."""
+        return torch.from_numpy(np.dot(gradient.T, self.whole))
+
+    def by_x(self, gradient: np.ndarray, weight: Tensor) -> Tensor:
+        """Return the gradient by the matrix."""
+        return torch.from_numpy(np.dot(gradient, array(weight)[:, : self.width]))
 
 
 class Layer(Function):
-    """A linear map of `x` and columns beside it, batch normalisation, ReLU and dropout, (B, H).
+    """A linear map of `inputs`, batch normalisation, ReLU and dropout, (B, H).
 
-    One operator for four: at small minibatches most of the time goes into the number of operators.
-    Without a weight, `x` is mapped already.
+    `inputs` holds the values of `x` that are multiplied; without a weight, `x` is mapped already.
     """
 
     @staticmethod
-    def forward(ctx, x, columns, weight, bias, gamma, beta, norm, probability):
+    def forward(ctx, x, inputs, weight, bias, gamma, beta, norm, probability):
         """Return the outcome, and move the running statistics of `norm`."""
-        ctx.mapped = weight is None
-        whole = x if columns is None else torch.cat([x, columns], 1)
-        value = (x if ctx.mapped else torch.addmm(bias, whole, weight.t())).contiguous()
-        mean, one_over_sd = torch.empty(value.shape[1]), torch.empty(value.shape[1])
-        arrays = (value, norm.running_mean, norm.running_var, mean, one_over_sd)
-        of_value, *rest = (tensor.detach().numpy() for tensor in arrays)
-        moments(of_value, np.float32(norm.momentum), np.float32(norm.eps), *rest)
-        normal, kept, out = (torch.empty_like(value) for _ in range(3))
+        value = array(x) if weight is None else inputs.times(weight)
+        shape, width = value.shape, value.shape[1]
+        normal, out = np.empty(shape, np.float32), np.empty(shape, np.float32)
+        mean, one_over_sd = np.empty(width, np.float32), np.empty(width, np.float32)
+        shift = np.zeros(width, np.float32) if bias is None else array(bias)
+        running = (norm.running_mean, norm.running_var, norm.num_batches_tracked.view(1))
+        moving = (np.float32(norm.momentum), np.float32(norm.eps), tuple(map(array, running)))
+        normalise(value, shift, *moving, normal, mean, one_over_sd)
         threshold, factor = np.uint32(probability * 2**32), np.float32(1 / (1 - probability))
         seed = int(torch.empty((), dtype=torch.int64).random_(2**32)) if probability else 0
-        affine = (gamma.detach().numpy(), beta.detach().numpy(), *rest[2:])
-        into = (normal.numpy(), kept.numpy(), out.numpy())
-        activate(of_value, *affine, threshold, factor, np.uint32(seed), *into)
-        ctx.width = x.shape[1]
-        ctx.save_for_backward(whole, weight, gamma, normal, kept, one_over_sd)
-        return out
+        scale = array(gamma)
+        activate(normal, scale, array(beta), threshold, factor, np.uint32(seed), out)
+        ctx.inputs, ctx.weight, ctx.kept = inputs, weight, (normal, out, factor, scale, one_over_sd)
+        return torch.from_numpy(out)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient):
-        """Return the gradients by input, columns (None), weight, bias, gamma and beta."""
-        whole, weight, gamma, normal, kept, one_over_sd = ctx.saved_tensors
-        gradient = gradient.contiguous()
-        by_gamma, by_beta = torch.empty_like(gamma), torch.empty_like(gamma)
-        by_value = torch.empty_like(gradient)
-        arrays = (gradient, normal, kept, gamma, one_over_sd, by_gamma, by_beta, by_value)
-        activate_back(*(tensor.detach().numpy() for tensor in arrays))
-        if ctx.mapped:
-            return by_value, None, None, None, by_gamma, by_beta, None, None
-        by_x = None
-        if ctx.needs_input_grad[0]:
-            by_x = torch.mm(by_value, weight[:, : ctx.width])
-        by_weight = torch.mm(by_value.t(), whole)
-        return by_x, None, by_weight, by_value.sum(0), by_gamma, by_beta, None, None
+        """Return the gradients by x, inputs (None), weight, bias, gamma and beta."""
+        gradient = array(gradient.contiguous())
+        by_value, sums = np.empty_like(gradient), np.empty((3, gradient.shape[1]), np.float32)
+        activate_back(gradient, *ctx.kept, sums, by_value)
+        by_gamma, by_beta, by_bias = torch.from_numpy(sums)
+        if ctx.weight is None:
+            return torch.from_numpy(by_value), None, None, None, by_gamma, by_beta, None, None
+        by_x = ctx.inputs.by_x(by_value, ctx.weight) if ctx.needs_input_grad[0] else None
+        by_weight = ctx.inputs.by_weight(by_value)
+        return by_x, None, by_weight, by_bias, by_gamma, by_beta, None, None
 
 
 def layer(
-    x: Tensor, columns: Tensor | None, linear: nn.Linear | None, norm: nn.BatchNorm1d, p: float
+    x: Tensor | Rows,
+    columns: Tensor | None,
+    linear: nn.Linear | None,
+    norm: nn.BatchNorm1d,
+    p: float,
 ) -> Tensor:
     """Return dropout(relu(norm(linear([x, columns])))) of a minibatch in training, (B, H).
 
@@ -149,6 +181,9 @@ def layer(
         Probability of a value to be dropped. The seed of what is dropped comes from torch's
         generator.
     """
-    norm.num_batches_tracked.add_(1)
+    if isinstance(x, Rows):
+        x, inputs = None, x if columns is None else x.beside(columns)
+    else:
+        inputs = None if linear is None else Beside(x, columns)
     weight, bias = (None, None) if linear is None else (linear.weight, linear.bias)
-    return Layer.apply(x, columns, weight, bias, norm.weight, norm.bias, norm, p)
+    return Layer.apply(x, inputs, weight, bias, norm.weight, norm.bias, norm, p)

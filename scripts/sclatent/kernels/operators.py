@@ -133,6 +133,37 @@ class Rows:
             return self
         return RowsProduct.apply(self, layer.weight, layer.bias)
 
+    def times(self, weight: Tensor) -> np.ndarray:
+        """Return the product with a weight (H, G + C), (B, H); bfloat16 as uint16."""
+        kernels, dense = self.kernels, self.dense
+        narrow = kernels.narrow(weight[:, : dense.shape[1]] if self.columns is not None else weight)
+        result = torch.empty((len(dense), len(weight)), dtype=kernels.dtype)
+
+        def multiply(_, part: slice) -> None:
+            self.fill(part)
+            torch.mm(dense[part], narrow.t(), out=result[part])
+
+        kernels.team.share(multiply, len(dense))
+        self.filled = True
+        if self.columns is not None:
+            result = torch.addmm(result.float(), self.columns, weight[:, dense.shape[1] :].t())
+        return array(result)
+
+    def by_weight(self, gradient: np.ndarray) -> Tensor:
+        """Return the gradient by the weight from that of the product."""
+        dense, gradient = self.dense, torch.from_numpy(gradient)
+        n_columns = 0 if self.columns is None else self.columns.shape[1]
+        result = torch.empty((gradient.shape[1], dense.shape[1] + n_columns))
+        narrow, by_dense = self.kernels.narrow(gradient).t(), result[:, : dense.shape[1]]
+
+        def multiply(_, part: slice) -> None:
+            by_dense[part] = torch.mm(narrow[part], dense)
+
+        self.kernels.team.share(multiply, len(result), 16)
+        if n_columns:
+            torch.mm(gradient.t(), self.columns, out=result[:, dense.shape[1] :])
+        return result
+
 
 class RowsProduct(Function):
     """The linear map of a `Rows`: x W' + b, (B, H)."""
@@ -140,33 +171,12 @@ class RowsProduct(Function):
     @staticmethod
     def forward(ctx, rows, weight, bias):
         """Return the map of the rows."""
-        n_genes, kernels, dense = rows.block.n_genes, rows.kernels, rows.dense
-        narrow = kernels.narrow(weight[:, :n_genes]).t()
-        result = torch.empty((len(dense), len(weight)))
-
-        def multiply(_, part: slice) -> None:
-            rows.fill(part)
-            torch.add(torch.mm(dense[part], narrow), bias, out=result[part])
-
-        kernels.team.share(multiply, len(dense))
-        rows.filled = True
-        if rows.columns is not None:
-            result.addmm_(rows.columns, weight[:, n_genes:].t())
-        ctx.rows, ctx.shape = rows, weight.shape
-        return result
+        ctx.rows, product = rows, rows.times(weight)
+        wide = torch.from_numpy(product)
+        return (wide.view(torch.bfloat16) if product.dtype == np.uint16 else wide) + bias
 
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient):
         """Return the gradients of weight and bias."""
-        rows, by_weight = ctx.rows, torch.empty(ctx.shape)
-        n_genes = rows.block.n_genes
-        narrow = rows.kernels.narrow(gradient).t()
-
-        def multiply(_, part: slice) -> None:
-            by_weight[part, :n_genes] = torch.mm(narrow[part], rows.dense)
-
-        rows.kernels.team.share(multiply, len(by_weight), 16)
-        if rows.columns is not None:
-            torch.mm(gradient.t(), rows.columns, out=by_weight[:, n_genes:])
-        return None, by_weight, gradient.sum(0)
+        return None, ctx.rows.by_weight(array(gradient)), gradient.sum(0)

@@ -33,8 +33,6 @@ class Layers(nn.Module):
         for linear, norm in zip(self.linear, self.norm, strict=True):
             if not (self.training and active()):
                 x = self.dropout(torch.relu(norm(through(linear, append(x, covariates)))))
-            elif isinstance(x, Rows):
-                x = layer(append(x, covariates).through(linear), None, None, norm, self.dropout.p)
             else:
                 x = layer(x, covariates, linear, norm, self.dropout.p)
         return x
