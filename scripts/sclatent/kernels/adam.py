@@ -10,6 +10,7 @@ import math
 from itertools import pairwise
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -37,9 +38,10 @@ class Adam:
         self.param_groups = [{**common, **group} for group in groups]
         for group in self.param_groups:
             group["params"] = list(group["params"])
-        self.team = team
-        self.n_steps = {p: torch.zeros(()) for p in self.parameters()}
-        self.moments = {p: (torch.zeros_like(p), torch.zeros_like(p)) for p in self.parameters()}
+        self.team, weights = team, self.parameters()
+        self.steps = torch.zeros(len(weights))
+        self.n_steps = dict(zip(weights, self.steps.unbind(), strict=True))
+        self.moments = {p: (torch.zeros_like(p), torch.zeros_like(p)) for p in weights}
         self.pieces = [
             [[self.piece(*of) for of in pieces] for pieces in cut(group["params"], team.size)]
             for group in self.param_groups
@@ -47,8 +49,10 @@ class Adam:
 
     def piece(self, weight: Tensor, part: slice) -> Piece:
         """Return a piece of a weight and of what belongs to it."""
-        flat = [tensor.detach().view(-1)[part] for tensor in (weight, *self.moments[weight])]
-        return Piece(weight, part, *flat, self.n_steps[weight])
+        whole = part == slice(0, weight.numel())
+        of = (weight.detach(), *self.moments[weight])
+        of = of if whole else [tensor.view(-1)[part] for tensor in of]
+        return Piece(weight, None if whole else part, *of, self.n_steps[weight])
 
     def parameters(self) -> list[Tensor]:
         """Return all weights, group by group."""
@@ -61,20 +65,22 @@ class Adam:
 
     def norms(self) -> list[float]:
         """Return the norm of the gradients of each group."""
-        gradients = [
-            [w.grad.view(-1) for w in group["params"] if w.grad is not None]
+        return [
+            math.sqrt(sum(squares(w.grad) for w in group["params"] if w.grad is not None))
             for group in self.param_groups
         ]
-        return [math.sqrt(sum(float(torch.dot(g, g)) for g in group)) for group in gradients]
 
     def step(self) -> None:
         """Move the weights that have a gradient."""
-        steps = [steps for weight, steps in self.n_steps.items() if weight.grad is not None]
-        torch._foreach_add_(steps, 1)
+        moving = [steps for weight, steps in self.n_steps.items() if weight.grad is not None]
+        if len(moving) == len(self.steps):
+            self.steps.add_(1)  # one operation for all
+        else:
+            torch._foreach_add_(moving, 1)
 
         def update(number: int) -> None:
             for group, pieces in zip(self.param_groups, self.pieces, strict=True):
-                move(group, [piece for piece in pieces[number] if piece.weight.grad is not None])
+                move(group, pieces[number])
 
         self.team.each(update)
 
@@ -103,21 +109,33 @@ class Piece(NamedTuple):
     """A part of a weight's values, with their moments and the steps taken."""
 
     weight: Tensor
-    part: slice
+    part: slice | None  # None for the whole weight
     values: Tensor
     first: Tensor
     second: Tensor
     n_steps: Tensor
 
+    def gradient(self) -> Tensor:
+        """Return the part of the gradient."""
+        whole = self.weight.grad
+        return whole if self.part is None else whole.view(-1)[self.part]
+
+
+def squares(gradient: Tensor) -> float:
+    """Return the sum of the squares of a gradient."""
+    flat = gradient.numpy().ravel()
+    return float(np.dot(flat, flat))
+
 
 @torch.no_grad()
 def move(group: dict, pieces: list[Piece]) -> None:
-    """Move pieces of a group's weights along their gradients."""
+    """Move pieces of a group's weights along their gradients, where there are any."""
+    pieces = [piece for piece in pieces if piece.weight.grad is not None]
     if not pieces:
         return
     _, _, values, first, second, n_steps = map(list, zip(*pieces, strict=True))
     torch._fused_adam_(
-        *(values, [piece.weight.grad.view(-1)[piece.part] for piece in pieces], first, second),
+        *(values, [piece.gradient() for piece in pieces], first, second),
         *([], n_steps),
         lr=group["lr"],
         beta1=0.9,

@@ -42,8 +42,9 @@ class Head(NamedTuple):
 class Table(NamedTuple):
     """Log thetas that cells look up."""
 
-    log_theta: Tensor  # (R, G)
-    row: Tensor  # (B,) int64
+    log_theta: Tensor  # (R, G), or (G,) for all cells
+    row: Tensor | None  # (B,) int64; None for all cells alike
+    bounds: tuple[float, float]  # of log theta
 
 
 class Thetas(NamedTuple):
@@ -83,7 +84,7 @@ def counts_loss(
     absent, log_theta, row, bounds = Head(None), None, None, (0.0, 0.0)
     heads, mode = [mean, absent, pi or absent], likelihood.POISSON
     if isinstance(theta, Table):
-        mode, (log_theta, row) = likelihood.TABLE, theta
+        mode, (log_theta, row, bounds) = likelihood.TABLE, theta
     elif theta is not None:
         heads[1], mode, bounds = theta
     modes = Modes(mean_mode, mode, pi is not None)
@@ -124,19 +125,19 @@ class Product:
     """
 
     def __init__(self, kernels: Kernels, hidden, weight, bias):
-        self.kernels, self.there, self.weighted = kernels, hidden is not None, weight is not None
-        if not self.there:
-            self.logits, self.bias = torch.empty((0, 0), dtype=kernels.dtype), torch.empty(0)
-            return
-        if not self.weighted:
-            self.logits, self.bias = hidden.float().clone(), torch.zeros(hidden.shape[1])
-            return
-        self.hidden, self.weight = kernels.narrow(hidden), kernels.narrow(weight)
-        self.logits, self.bias = (
-            hidden.new_empty((len(hidden), len(weight)), dtype=kernels.dtype),
-            bias,
-        )
-        self.by_hidden, self.by_weight = torch.empty_like(hidden), torch.empty_like(weight)
+        self.there, self.weighted = hidden is not None, weight is not None
+        if self.weighted:
+            shape = (len(hidden), len(weight))
+            self.hidden, self.weight = kernels.narrow(hidden), kernels.narrow(weight)
+            self.logits, self.bias = torch.empty(shape, dtype=kernels.dtype), array(bias)
+            self.by_hidden, self.by_weight = torch.empty_like(hidden), torch.empty_like(weight)
+        elif self.there:
+            self.logits = hidden.float().clone()
+            self.bias = np.zeros(hidden.shape[1], np.float32)
+        else:
+            self.logits = torch.empty((0, 0), dtype=kernels.dtype)
+            self.bias = np.empty(0, np.float32)
+        self.values = array(self.logits)
 
     def multiply(self, part: slice) -> None:
         """Fill the logits of some cells."""
@@ -153,11 +154,11 @@ class Product:
         if self.weighted:
             self.by_weight.copy_(torch.mm(self.logits.t(), self.hidden))
 
-    def gradients(self, by_bias: Tensor) -> tuple:
+    def gradients(self, by_bias: np.ndarray) -> tuple:
         """Return the gradients by hidden state, weight (which comes later) and bias."""
         if not self.weighted:
             return (self.logits if self.there else None), None, None
-        return self.by_hidden, None, by_bias
+        return self.by_hidden, None, torch.from_numpy(by_bias)
 
 
 class Step(NamedTuple):
@@ -171,52 +172,67 @@ class Step(NamedTuple):
 
     def run(self, log_library: Tensor, log_theta, row, with_gradients: bool) -> tuple:
         """Return the loss, and its gradients by library, table, and each head's three tensors."""
-        n_cells, n_genes = len(log_library), self.heads[0].logits.shape[1]
-        team = self.kernels.team
-        table = torch.empty((0, n_genes)) if log_theta is None else log_theta.exp()
-        row = torch.zeros(n_cells, dtype=torch.int64) if row is None else row
-        log_p, by_library = torch.empty(n_cells), torch.empty_like(log_library)
-        sums = [[torch.zeros_like(head.bias) for head in self.heads] for _ in range(team.size)]
-        by_table = [torch.zeros_like(table) for _ in range(team.size)]
-        cells = (array(table), row.numpy(), np.float32(self.bounds), array(log_library)[:, 0])
+        n_cells, team = len(log_library), self.kernels.team
+        table, inside = self.thetas(log_theta)
+        row = np.zeros(n_cells, np.int64) if row is None else array(row)
+        cells = (table, row, np.float32(self.bounds), array(log_library)[:, 0])
         scale = np.float32(-1 / n_cells if with_gradients else 0)
+        log_p, by_library = np.empty(n_cells, np.float32), np.empty(n_cells, np.float32)
+        biases = [head.bias for head in self.heads]
+        sums = [[np.zeros_like(x) for x in (*biases, table)] for _ in range(team.size)]
 
         def evaluate(number: int, part: slice) -> None:
             for head in self.heads:
                 head.multiply(part)
-            to = (*sums[number], by_table[number], by_library)
-            self.evaluate(part, cells, scale, log_p, to)
+            self.evaluate(part, cells, scale, log_p[part], (*sums[number], by_library[part]))
             if with_gradients:
                 for head in self.heads:
                     head.multiply_back(part)
 
         team.share(evaluate, n_cells)
-        loss = -log_p.mean()
+        loss = torch.from_numpy(np.asarray(-log_p.mean()))
         if not with_gradients:
             return loss, None
         for head in self.heads:
             team.begin(head.multiply_weight)
-        by_bias = [sum(parts) for parts in zip(*sums, strict=True)]
-        return loss, [
-            by_library,
-            None if log_theta is None else sum(by_table),
-            *(g for head, by in zip(self.heads, by_bias, strict=True) for g in head.gradients(by)),
-        ]
+        *by_bias, by_table = (add(parts) for parts in zip(*sums, strict=True))
+        by_log_theta = None
+        if log_theta is not None:
+            by_log_theta = torch.from_numpy(by_table * inside).view(log_theta.shape)
+        by_heads = [head.gradients(by) for head, by in zip(self.heads, by_bias, strict=True)]
+        by_library = torch.from_numpy(by_library)[:, None]
+        return loss, [by_library, by_log_theta, *(g for by in by_heads for g in by)]
 
-    def evaluate(self, part: slice, cells: tuple, scale, log_p: Tensor, to: tuple) -> None:
+    def thetas(self, log_theta) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return the table of thetas, (R, G), and whether each is within its bounds."""
+        n_genes = self.heads[0].values.shape[1]
+        if log_theta is None:
+            return np.empty((0, n_genes), np.float32), None
+        given, (lowest, highest) = array(log_theta).reshape(-1, n_genes), self.bounds
+        clipped = np.maximum(np.minimum(given, np.float32(highest)), np.float32(lowest))
+        return np.exp(clipped), clipped == given
+
+    def evaluate(self, part: slice, cells: tuple, scale, log_p: np.ndarray, to: tuple) -> None:
         """Run the kernel on some cells."""
         table, row, bounds, log_library = cells
         *sums, by_table, by_library = to
-        logits = [array(head.logits[part]) for head in self.heads]
-        biases = [array(head.bias) for head in self.heads]
+        logits = [head.values[part] for head in self.heads]
+        biases = [head.bias for head in self.heads]
         fields = [x for pair in zip(logits, biases, strict=True) for x in pair]
-        into = [x for pair in zip(logits, map(array, sums), strict=True) for x in pair]
+        into = [x for pair in zip(logits, sums, strict=True) for x in pair]
         likelihood.count_log_likelihood(
             self.modes,
             Fields(*fields, table, row[part], bounds, log_library[part]),
             (self.block.indptr[part.start : part.stop + 1], self.block.genes, self.block.values),
             LOG_FACTORIALS,
             scale,
-            array(log_p[part]),
-            Gradients(*into, array(by_table), array(by_library)[part, 0]),
+            log_p,
+            Gradients(*into, by_table, by_library),
         )
+
+
+def add(parts: tuple) -> np.ndarray:
+    """Return the sum of the parts that each thread made, in the first one's place."""
+    for part in parts[1:]:
+        np.add(parts[0], part, out=parts[0])
+    return parts[0]

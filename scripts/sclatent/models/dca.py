@@ -48,6 +48,7 @@ import torch
 from scipy.sparse import diags
 from torch import Tensor, nn
 
+from sclatent.kernels.layer import layer
 from sclatent.kernels.operators import Rows, active
 from sclatent.models.heads import build_output
 from sclatent.models.likelihoods import ZeroInflatedNegativeBinomial, dispersion_from_moments
@@ -83,7 +84,7 @@ class DCA(nn.Module):
         self.register_buffer("median_size", torch.ones(()))
         self.register_buffer("input_mean", torch.zeros(n_genes))
         self.register_buffer("input_sd", torch.ones(n_genes))
-        self.encoder = nn.Sequential(
+        self.encoder = Activated(
             nn.Dropout(settings.input_dropout),
             nn.Linear(n_genes, n_hidden),
             *activation(n_hidden, settings),
@@ -91,10 +92,10 @@ class DCA(nn.Module):
         self.bottleneck = nn.Linear(n_hidden, n_latent)
         self.output = build_output(settings.likelihood, n_hidden, n_genes)
         self.decoder = Decoder(settings, self.output.n_heads)
-        for layer in self.modules():
-            if isinstance(layer, nn.Linear):
-                nn.init.xavier_uniform_(layer.weight)  # glorot_uniform in Keras
-                nn.init.zeros_(layer.bias)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)  # glorot_uniform in Keras
+                nn.init.zeros_(module.bias)
 
     def size_factor(self, minibatch: Minibatch) -> Tensor:
         """Return each cell's library size over the median of the training cells, (B, 1)."""
@@ -102,10 +103,7 @@ class DCA(nn.Module):
 
     def latent(self, minibatch: Minibatch) -> Tensor:
         """Return the bottleneck of each cell, (B, L)."""
-        x = self.inputs(minibatch)
-        for layer in self.encoder:
-            x = through(layer, x)
-        return self.bottleneck(x)
+        return self.bottleneck(self.encoder(self.inputs(minibatch)))
 
     def inputs(self, minibatch: Minibatch) -> Tensor | Rows:
         """Return the standardised log counts that the encoder sees, (B, G)."""
@@ -201,9 +199,9 @@ class Decoder(nn.Module):
         super().__init__()
         n_hidden, n_latent = settings.n_hidden, settings.n_latent
         self.repeats = 1 if settings.likelihood.endswith("fork") else n_heads
-        self.bottleneck = nn.Sequential(*activation(n_latent, settings))
+        self.bottleneck = Activated(*activation(n_latent, settings))
         self.branches = nn.ModuleList(
-            nn.Sequential(nn.Linear(n_latent, n_hidden), *activation(n_hidden, settings))
+            Activated(nn.Linear(n_latent, n_hidden), *activation(n_hidden, settings))
             for _ in range(n_heads // self.repeats)
         )
 
@@ -211,6 +209,21 @@ class Decoder(nn.Module):
         """Return the hidden state of each head, (B, H)."""
         active = self.bottleneck(z)
         return [branch(active) for branch in self.branches] * self.repeats
+
+
+class Activated(nn.Sequential):
+    """Layers that end with an activation; in training, those with batch norm are one operator."""
+
+    def forward(self, x: Tensor | Rows) -> Tensor:
+        """Return what the layers make of `x`, (B, n)."""
+        kinds = (nn.Linear, nn.BatchNorm1d)
+        linear, norm = (next((m for m in self if isinstance(m, kind)), None) for kind in kinds)
+        if self.training and active() and norm is not None:
+            x = through(self[0], x) if isinstance(self[0], nn.Dropout) else x
+            return layer(x, None, linear, norm, self[-1].p)
+        for module in self:
+            x = through(module, x)
+        return x
 
 
 def activation(n: int, settings: Dca) -> list[nn.Module]:

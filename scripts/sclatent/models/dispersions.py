@@ -33,12 +33,11 @@ class GeneDispersion(nn.Module):
 
     def thetas(self, hidden: Tensor, minibatch) -> Table:
         """Return what the kernels look up."""
-        log_theta = self.log_theta.clamp(LOWEST, HIGHEST)
-        return Table(log_theta.view(-1, log_theta.shape[-1]), self.row(minibatch))
+        return Table(self.log_theta, self.row(minibatch), (LOWEST, HIGHEST))
 
-    def row(self, minibatch) -> Tensor:
-        """Return which row each cell has, (B,)."""
-        return torch.zeros(len(minibatch), dtype=torch.int64)
+    def row(self, minibatch) -> Tensor | None:
+        """Return which row each cell has, (B,); None for the same."""
+        return None
 
 
 class BatchDispersion(GeneDispersion):

@@ -25,6 +25,9 @@ from sclatent.models.likelihoods import (
     ZeroInflatedNegativeBinomial,
 )
 
+LOG_BOUNDS = (math.log(1e-3), math.log(1e4))
+"""Of the log theta of a gene."""
+
 
 class GeneTheta(nn.Module):
     """One theta per gene; it starts at 1."""
@@ -39,11 +42,11 @@ class GeneTheta(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Return log theta, (G,)."""
-        return self.log_theta.clamp(math.log(1e-3), math.log(1e4))
+        return self.log_theta.clamp(*LOG_BOUNDS)
 
     def thetas(self, hidden: Tensor) -> Table:
         """Return what the kernels look up."""
-        return Table(self(hidden)[None], torch.zeros(len(hidden), dtype=torch.int64))
+        return Table(self.log_theta, None, LOG_BOUNDS)
 
 
 class CellTheta(nn.Linear):

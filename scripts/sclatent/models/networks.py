@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import batch_norm
 
-from sclatent.kernels.latent import normal_heads
+from sclatent.kernels.latent import normal_density, normal_draw, normal_heads
 from sclatent.kernels.layer import layer
 from sclatent.kernels.operators import Rows, active
 from sclatent.models.likelihoods import LOG_TWO_PI
@@ -119,7 +119,14 @@ def append(x: Tensor | Rows, covariates: Tensor | None) -> Tensor | Rows:
 
 def sample(mean: Tensor, variance: Tensor) -> Tensor:
     """Draw from a diagonal normal so that gradients reach its parameters."""
-    return mean + variance.sqrt() * torch.randn_like(mean)
+    return draw(mean, variance)[0] if active() else mean + variance.sqrt() * torch.randn_like(mean)
+
+
+def draw(mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
+    """Return a sample, and KL(N(mean, variance) || N(0, I)) of each cell, (B,)."""
+    if active():
+        return normal_draw(mean, variance)
+    return sample(mean, variance), kl_standard_normal(mean, variance)
 
 
 def kl_standard_normal(mean: Tensor, variance: Tensor) -> Tensor:
@@ -136,4 +143,6 @@ def kl_normal(mean: Tensor, variance: Tensor, prior_mean: Tensor, prior_variance
 
 def log_normal(x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
     """Return the log density of a diagonal normal, summed over the last axis."""
+    if active() and x.dim() == 2 and x.shape == mean.shape == variance.shape:
+        return normal_density(x, mean, variance)
     return -0.5 * (LOG_TWO_PI + variance.log() + (x - mean).square() / variance).sum(-1)

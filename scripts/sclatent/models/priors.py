@@ -11,9 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sclatent.kernels.latent import normal_draw
-from sclatent.kernels.operators import active
-from sclatent.models.networks import kl_standard_normal, log_normal, sample
+from sclatent.models.networks import draw, log_normal, sample
 
 
 class StandardNormal(nn.Module):
@@ -25,9 +23,7 @@ class StandardNormal(nn.Module):
 
     def draw(self, mean: Tensor, variance: Tensor, encode=None) -> tuple[Tensor, Tensor]:
         """Return a sample of q(z|x), (B, L), and KL(q(z|x) || p(z)) in closed form, (B,)."""
-        if active():
-            return normal_draw(mean, variance)
-        return sample(mean, variance), kl_standard_normal(mean, variance)
+        return draw(mean, variance)
 
 
 class Mixture(nn.Module):

@@ -30,7 +30,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, one_hot
 
-from sclatent.models.networks import Gaussian, Layers, kl_standard_normal, log_normal, sample
+from sclatent.models.networks import Gaussian, Layers, draw, log_normal, sample
 from sclatent.models.posterior import Draw
 from sclatent.models.scvi import SCVI
 from sclatent.training.loader import Cells, Minibatch
@@ -137,24 +137,25 @@ class SCANVI(nn.Module):
 
     def second_level(self, z1: Tensor) -> tuple[Tensor, Tensor]:
         """Return log p(z1|z2,y) and KL(q(z2|z1,y) || p(z2)) for every type y, each (B, K)."""
-        log_p, mean, variance, _ = self.second_draw(z1)
-        return log_p, self.by_type(kl_standard_normal(mean, variance))
+        log_p, _, kl, *_ = self.second_draw(z1)
+        return log_p, self.by_type(kl)
 
-    def second_draw(self, z1: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def second_draw(self, z1: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Draw z2 for every type.
 
         Returns
         -------
-        log_p, mean, variance, z2
-            log p(z1|z2,y), (B, K); and of q(z2|z1,y), type by type, (K B, L) each.
+        log_p, z2, kl, mean, variance
+            log p(z1|z2,y), (B, K); and type by type a sample, (K B, L), KL(q(z2|z1,y) || p(z2)),
+            (K B,), and mean and variance of q(z2|z1,y), (K B, L) each.
         """
         n_cells, n_labels = len(z1), self.n_labels
         y = torch.eye(n_labels, device=z1.device).repeat_interleave(n_cells, 0)  # (K B, K)
         repeated = z1.repeat(n_labels, 1)  # (K B, L)
         mean, variance = self.encoder(repeated, y)
-        z2 = sample(mean, variance)
+        z2, kl = draw(mean, variance)
         log_p = log_normal(repeated, *self.decoder(z2, y))
-        return self.by_type(log_p), mean, variance, z2
+        return self.by_type(log_p), z2, kl, mean, variance
 
     def by_type(self, values: Tensor) -> Tensor:
         """Return values given type by type (K B,) as (B, K)."""
@@ -178,7 +179,7 @@ class SCANVI(nn.Module):
         mean, variance = self.scvi.encoder(inputs, columns)
         z1 = sample(mean, variance)
         library = self.scvi.library.draw(inputs, minibatch, columns)
-        log_p, mean2, variance2, z2 = self.second_draw(z1)
+        log_p, z2, _, mean2, variance2 = self.second_draw(z1)
         standard = log_normal(z2, z2.new_zeros(()), z2.new_ones(()))
         weight = log_p + self.by_type(standard - log_normal(z2, mean2, variance2))
         log_prior = torch.logsumexp(weight, 1) - math.log(self.n_labels)

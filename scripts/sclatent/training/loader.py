@@ -157,6 +157,11 @@ class Cells:
         """Total counts of each cell over the genes here, at least 1, (n_cells,)."""
         return np.maximum(self.counts.library_size, 1, dtype=np.float64)
 
+    @cached_property
+    def batch_columns(self) -> np.ndarray:
+        """The one-hot columns of each batch, (S, S) float32."""
+        return np.eye(len(self.batches), dtype=np.float32)
+
     @property
     def generators(self) -> list:
         """Devices beside the CPU whose random numbers a model draws here."""
@@ -176,18 +181,15 @@ class Cells:
     def take(self, rows: np.ndarray, pool=None) -> Minibatch:
         """Return the cells `rows` as a minibatch; their counts are in `pool` if they were read."""
         block = (self.counts if pool is None else pool).take(rows)
-        one_hot = torch.nn.functional.one_hot(
-            torch.from_numpy(self.batch[rows].astype(np.int64)), len(self.batches)
+        parts = (
+            self.library_size[rows].astype(np.float32)[:, None],
+            self.batch_columns[self.batch[rows]],
+            self.covariates.one_hot[rows],
+            self.covariates.values[rows],
+            self.label[rows].astype(np.int64),
+            np.asarray(rows, dtype=np.int64),
         )
-        minibatch = Minibatch(
-            block,
-            torch.from_numpy(self.library_size[rows]).float()[:, None],
-            one_hot.float(),
-            torch.from_numpy(self.covariates.one_hot[rows]),
-            torch.from_numpy(self.covariates.values[rows]),
-            torch.from_numpy(self.label[rows].astype(np.int64)),
-            torch.from_numpy(np.asarray(rows, dtype=np.int64)),
-        )
+        minibatch = Minibatch(block, *map(torch.from_numpy, parts))
         return minibatch if self.device == "cpu" else minibatch.to(self.device)
 
 

@@ -241,7 +241,7 @@ def run_epoch(run: Run, minibatches, checkpoint: Checkpoint | NoCheckpoint) -> L
     for minibatch in minibatches:
         optimiser.param_groups[0]["lr"] = schedule.learning_rate
         loss = model.loss(minibatch, schedule.kl_weight, schedule.done)
-        values = np.array([float(term.detach()) for term in loss[:3]])
+        values = np.array([term.item() for term in loss[:3]])
         optimiser.zero_grad(set_to_none=True)
         if not np.isfinite(values).all():
             raise Diverged(schedule.place, model, loss, minibatch)
@@ -265,14 +265,14 @@ def clip(optimiser, plan: Training) -> float:
     if kernels := active():
         kernels.finish()
     if isinstance(optimiser, Adam):
-        norms = torch.tensor(optimiser.norms())
+        norms = optimiser.norms()
     else:
         norms = [get_total_norm([w.grad for w in group if w.grad is not None]) for group in groups]
     total = float(sum(norms))
     if math.isfinite(total):
         for group, norm in zip(groups, norms, strict=True):
             if plan.clip_norm and norm > plan.clip_norm:
-                clip_grads_with_norm_(group, plan.clip_norm, norm)
+                clip_grads_with_norm_(group, plan.clip_norm, torch.as_tensor(norm))
             if plan.clip_value:
                 clip_grad_value_(group, plan.clip_value)
     return total

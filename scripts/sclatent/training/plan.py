@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+from threadpoolctl import threadpool_limits
 
 from sclatent.kernels.adam import Adam
 from sclatent.kernels.operators import Kernels, active
@@ -72,7 +73,8 @@ class Training:
         gc.freeze()  # a step leaves no cycles, and looking for them takes a tenth of its time
         gc.disable()
         try:
-            with Team(self.threads) as team, Kernels(self.precision, team):
+            limits = threadpool_limits(1, "blas")
+            with limits, Team(self.threads) as team, Kernels(self.precision, team):
                 yield
         finally:
             torch.set_num_threads(n_threads)
