@@ -135,7 +135,7 @@ def kill_at_random(folder: Path, names) -> str:
         process = in_a_process(folder, *names)
         while process.poll() is None and written(folder) == before:
             time.sleep(0.01)
-        time.sleep(draw.uniform(0, 0.3))
+        time.sleep(draw.uniform(0, 0.1))
         process.send_signal(number)
         output = process.communicate()[0]
         stopped = number == signal.SIGTERM and "SIGTERM: stopped before epoch" in output
