@@ -4,6 +4,9 @@ import ast
 import copy
 import difflib
 import hashlib
+import json
+import os
+import re
 import time
 from pathlib import Path
 from urllib.parse import unquote, urlparse
@@ -13,7 +16,7 @@ import yaml
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import update_config, validate
 
-HERE = Path(workflow.basedir)
+HERE = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parents[1]
 STARTED = time.time()
 SCHEMA = "../schemas/config.schema.yaml"
 MODELS = ("dca", "scvi", "scanvi")
@@ -137,6 +140,11 @@ def exchange_conflicts():
 def imported(dataset):
     """Return {latent: folder} of the models of scvi-tools that a dataset brings in."""
     return config["datasets"][dataset].get("models", {})
+
+
+def imported_file(wildcards):
+    """Return the file of a model that a dataset brings in."""
+    return f"{imported(wildcards.dataset)[wildcards.latent]}/model.pt"
 
 
 def imports():
@@ -265,29 +273,6 @@ def check_config():
         raise WorkflowError(f"The config has problems.\n{lines}")
 
 
-def library(script):
-    """Return a hash of the library modules that a script imports, directly or through others.
-
-    Snakemake does not see imports: as a parameter, a changed module reruns the rules that use it.
-    """
-    root = HERE / "scripts"
-    found, todo = set(), [root / f"{script}.py"]
-    while todo:
-        for node in ast.walk(ast.parse(todo.pop().read_text())):
-            names = []
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("sclatent"):
-                names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-            elif isinstance(node, ast.Import):
-                names = [alias.name for alias in node.names if alias.name.startswith("sclatent.")]
-            for name in names:
-                path = root.joinpath(*name.split(".")).with_suffix(".py")
-                if path.is_file() and path not in found:
-                    found.add(path)
-                    todo.append(path)
-    content = b"".join(path.read_bytes() for path in sorted(found))
-    return hashlib.sha256(content).hexdigest()[:12]
-
-
 def samples(dataset):
     """Return {sample: {source, sha256, mirrors}} of a dataset; a single source is one sample.
 
@@ -333,12 +318,18 @@ def is_made(dataset, path):
     return path.startswith((f"resources/{dataset}/", f"results/{dataset}/"))
 
 
-def sample_files(wildcards):
+def dataset_files(dataset):
     """Return the files that a dataset is read from."""
-    dataset = wildcards.dataset
     paths = [local_path(dataset, *item) for item in sample_sources(dataset)]
-    entry = config["datasets"][dataset]
-    return [path for path in (*paths, entry.get("annotations")) if path]
+    return [path for path in (*paths, config["datasets"][dataset].get("annotations")) if path]
+
+
+def sample_files(wildcards):
+    """Return the files that a dataset is read from; of the user's own the times do not count."""
+    dataset = wildcards.dataset
+    return [
+        path if is_made(dataset, path) else ancient(path) for path in dataset_files(dataset)
+    ]
 
 
 def downloads(dataset):

@@ -25,6 +25,7 @@ rule plot_qc:
         "../../envs/cells.yaml"
     params:
         code=library("plot_qc"),
+        packages=pinned("cells"),
     script:
         "../../scripts/plot_qc.py"
 
@@ -51,6 +52,7 @@ rule plot_training:
         "../../envs/cells.yaml"
     params:
         code=library("plot_training"),
+        packages=pinned("cells"),
         latents=lambda wildcards: trained(wildcards.dataset),
         seeds=config["seeds"],
     script:
@@ -75,6 +77,7 @@ rule plot_layout:
         "../../envs/cells.yaml"
     params:
         code=library("plot_layout"),
+        packages=pinned("cells"),
         max_points=lookup(dpath="report/max_points", within=config),
     script:
         "../../scripts/plot_layout.py"
@@ -106,6 +109,7 @@ rule plot_latents:
         "../../envs/cells.yaml"
     params:
         code=library("plot_latents"),
+        packages=pinned("cells"),
         latents=lambda wildcards: latents(wildcards.dataset),
         method=config["layout"]["methods"][0],
         main_resolution=lookup(dpath="clusters/main_resolution", within=config),
@@ -132,6 +136,7 @@ rule plot_comparison:
         "../../envs/cells.yaml"
     params:
         code=library("plot_comparison"),
+        packages=pinned("cells"),
     script:
         "../../scripts/plot_comparison.py"
 
@@ -161,6 +166,7 @@ rule plot_labels:
         "../../envs/cells.yaml"
     params:
         code=library("plot_labels"),
+        packages=pinned("cells"),
         seeds=config["seeds"],
         classifiers=lambda wildcards: classifiers(wildcards.dataset),
     script:
@@ -202,6 +208,7 @@ rule export_dataset:
         "../../envs/cells.yaml"
     params:
         code=library("export_dataset"),
+        packages=pinned("cells"),
         latents=lambda wildcards: latents(wildcards.dataset),
         classifiers=lambda wildcards: classifiers(wildcards.dataset),
         methods=config["layout"]["methods"],
@@ -239,6 +246,7 @@ rule write_report:
         "../../envs/cells.yaml"
     params:
         code=library("write_report"),
+        packages=pinned("cells"),
         datasets={
             dataset: {
                 "figures": report_figures(dataset),
