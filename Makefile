@@ -82,7 +82,7 @@ lock:
 	sed -i 's/^torch==\([0-9.]*\)+.*/torch==\1/' requirements.lock
 
 clean:
-	rm -rf results/*/ results/report.html results/verdict.txt
+	rm -rf results/*/ results/{report.html,verdict.txt,config.yaml,ro-crate-metadata.json}
 
 .venv/ready: requirements.lock
 .venv-peers/ready: requirements.lock requirements-peers.lock

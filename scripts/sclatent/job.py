@@ -1,5 +1,6 @@
 """What every job does first: log, threads, warnings, and how it speaks when it fails."""
 
+import atexit
 import json
 import os
 import resource
@@ -8,7 +9,7 @@ import time
 import traceback
 from pathlib import Path
 
-from sclatent import files
+from sclatent import files, provenance
 from sclatent.errors import InputError
 
 START = time.perf_counter()
@@ -48,6 +49,8 @@ class Tee:
 def start(snakemake) -> None:
     """Begin a job: copy its output to its log, set its threads, make failures readable.
 
+    When the job ends well it leaves a record of itself (`provenance.record`).
+
     Parameters
     ----------
     snakemake
@@ -63,6 +66,7 @@ def start(snakemake) -> None:
     sys.stderr = Tee(sys.__stderr__, file, name)
     sys.excepthook = explain
     set_threads(int(snakemake.params.get("threads", 1)))
+    atexit.register(provenance.record, snakemake, provenance.now(), cost)
 
 
 def explain(kind, error, trace) -> None:

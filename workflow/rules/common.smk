@@ -17,9 +17,18 @@ from snakemake.exceptions import WorkflowError
 from snakemake.utils import update_config, validate
 
 HERE = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parents[1]
+IS_MODULE = not workflow.modifier.is_main_snakefile()
+MODIFIER = workflow.modifier.path_modifier
 STARTED = time.time()
 SCHEMA = "../schemas/config.schema.yaml"
 MODELS = ("dca", "scvi", "scanvi")
+
+# What the user gave: on the command line, or as the config of `module sclatent:`.
+GIVEN = workflow.config_settings.overwrite_config
+if IS_MODULE:
+    GIVEN = copy.deepcopy(config)
+    config = yaml.safe_load((HERE / "config/config.yaml").read_text())
+    update_config(config, copy.deepcopy(GIVEN))
 
 PLAIN = {
     "array": "a list, such as [0, 1]",
@@ -252,10 +261,10 @@ def check_config():
     """Replace the default datasets by the user's, check the config, fill in defaults.
 
     A config file given on the command line is merged into the default one key by key. That is
-    right for settings; for `datasets` the user's list is the whole list.
+    right for settings; for `datasets` the user's list is the whole list. What another Snakefile
+    hands to `module sclatent:` is given in the same way.
     """
-    given = workflow.config_settings.overwrite_config
-    given = given if isinstance(given, dict) else {}
+    given = GIVEN if isinstance(GIVEN, dict) else {}
     apply_presets(given)
     if given.get("datasets"):
         config["datasets"] = given["datasets"]
@@ -322,6 +331,22 @@ def dataset_files(dataset):
     """Return the files that a dataset is read from."""
     paths = [local_path(dataset, *item) for item in sample_sources(dataset)]
     return [path for path in (*paths, config["datasets"][dataset].get("annotations")) if path]
+
+
+def place(path):
+    """Return a path of a result as a script sees it, where a module's prefix has moved it."""
+    return MODIFIER.replace_prefix(path)
+
+
+def own(path):
+    """Mark a file of the user: its bytes count and its time does not, and no prefix moves it."""
+    return ancient(local(path)) if IS_MODULE else ancient(path)
+
+
+def found_path(dataset, sample, source):
+    """Return where a script finds a source; None for one that comes with an installed package."""
+    path = local_path(dataset, sample, source)
+    return place(path) if path and is_made(dataset, path) else path
 
 
 def sample_files(wildcards):
@@ -426,9 +451,37 @@ def report_figures(dataset):
     return {name: f"results/{dataset}/figures/{name}.png" for name in names}
 
 
+def report_parts(dataset):
+    """Return what the report reads of a dataset: paths, None where there is none, and names."""
+    parts = {
+        "comparison": f"results/{dataset}/benchmark/comparison.tsv",
+        "summary": f"results/{dataset}/benchmark/summary.tsv",
+        "likelihood": f"results/{dataset}/benchmark/likelihood.tsv" if trained(dataset) else None,
+        "removed": f"results/{dataset}/data/removed.tsv",
+        "cells": f"results/{dataset}/data/cells.h5ad",
+        "labels": f"results/{dataset}/labels/scores.tsv" if has_labels(dataset) else None,
+    }
+    return {
+        **{name: path and place(path) for name, path in parts.items()},
+        "figures": {name: place(path) for name, path in report_figures(dataset).items()},
+        "imported": [name for name in latents(dataset) if name in imported(dataset)],
+    }
+
+
 def report_files(pattern, chosen=lambda dataset: True):
     """Return one file per dataset that qualifies."""
     return [pattern.format(dataset=dataset) for dataset in config["datasets"] if chosen(dataset)]
+
+
+def targets():
+    """Return all that a run is for: datasets, what was asked for beside them, and the report."""
+    return [
+        *(f"results/{dataset}/{dataset}.h5ad" for dataset in config["datasets"]),
+        *each_seed("results/{dataset}/expression/{latent}/seed{seed}.h5ad", denoised),
+        *each_seed("results/{dataset}/latent/{latent}/seed{seed}.loadings.tsv", linear),
+        *each_seed("results/{dataset}/latent/{latent}/seed{seed}.scvi-tools/model.pt", exported),
+        "results/report.html",
+    ]
 
 
 check_config()

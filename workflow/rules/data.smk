@@ -56,7 +56,7 @@ rule validate_counts:
             if key != "models"
         },
         samples=lambda wildcards: {
-            name: local_path(wildcards.dataset, name, sample["source"]) or sample["source"]
+            name: found_path(wildcards.dataset, name, sample["source"]) or sample["source"]
             for name, sample in samples(wildcards.dataset).items()
         },
         limits=lookup(dpath="input", within=config),

@@ -73,7 +73,7 @@ rule train_dca:
         model=lambda wildcards: model(wildcards.latent),
         training=lambda wildcards: plan(wildcards.latent),
         threads=lookup(dpath="training/threads", within=config),
-        checkpoint="results/{dataset}/latent/{latent}/seed{seed}.checkpoint",
+        checkpoint=place("results/{dataset}/latent/{latent}/seed{seed}.checkpoint"),
     script:
         "../../scripts/train_dca.py"
 
@@ -103,7 +103,7 @@ rule train_scvi:
         training=lambda wildcards: plan(wildcards.latent),
         min_cells_per_label=lambda wildcards: label_floor(wildcards.latent),
         threads=lookup(dpath="training/threads", within=config),
-        checkpoint="results/{dataset}/latent/{latent}/seed{seed}.checkpoint",
+        checkpoint=place("results/{dataset}/latent/{latent}/seed{seed}.checkpoint"),
     script:
         "../../scripts/train_scvi.py"
 
@@ -139,7 +139,7 @@ rule train_scanvi:
         scvi=lambda wildcards: {} if below(wildcards.latent) else model("scvi"),
         training=lambda wildcards: plan(wildcards.latent),
         threads=lookup(dpath="training/threads", within=config),
-        checkpoint="results/{dataset}/latent/{latent}/seed{seed}.checkpoint",
+        checkpoint=place("results/{dataset}/latent/{latent}/seed{seed}.checkpoint"),
     script:
         "../../scripts/train_scanvi.py"
 
@@ -167,7 +167,7 @@ rule import_latent:
     """Put a model that scvi-tools trained to use on the cells; it learns nothing here."""
     input:
         cells="results/{dataset}/data/cells.h5ad",
-        model=lambda wildcards: ancient(imported_file(wildcards)),
+        model=lambda wildcards: own(imported_file(wildcards)),
     output:
         latent="results/{dataset}/latent/{latent}/seed{seed}.h5ad",
         model=directory("results/{dataset}/latent/{latent}/seed{seed}.model"),

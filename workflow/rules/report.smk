@@ -1,7 +1,8 @@
 """Figures, the exported dataset and the report.
 
 input   everything above
-output  results/{dataset}/figures/*.png, results/{dataset}/{dataset}.h5ad, results/report.html
+output  results/{dataset}/figures/*.png, results/{dataset}/{dataset}.h5ad, results/report.html,
+        results/ro-crate-metadata.json
 """
 
 SEED = config["seeds"][0]
@@ -235,8 +236,6 @@ rule write_report:
         removed=report_files("results/{dataset}/data/removed.tsv"),
         cells=report_files("results/{dataset}/data/cells.h5ad"),
         labels=report_files("results/{dataset}/labels/scores.tsv", has_labels),
-        template=HERE / "workflow/report/page.html.jinja",
-        captions=sorted((HERE / "workflow/report").glob("*.rst")),
     output:
         report="results/report.html",
         verdict="results/verdict.txt",
@@ -247,21 +246,27 @@ rule write_report:
     params:
         code=library("write_report"),
         packages=pinned("cells"),
-        datasets={
-            dataset: {
-                "figures": report_figures(dataset),
-                "comparison": f"results/{dataset}/benchmark/comparison.tsv",
-                "summary": f"results/{dataset}/benchmark/summary.tsv",
-                "imported": [name for name in latents(dataset) if name in imported(dataset)],
-                "likelihood": (
-                    f"results/{dataset}/benchmark/likelihood.tsv" if trained(dataset) else None
-                ),
-                "removed": f"results/{dataset}/data/removed.tsv",
-                "cells": f"results/{dataset}/data/cells.h5ad",
-                "labels": f"results/{dataset}/labels/scores.tsv" if has_labels(dataset) else None,
-            }
-            for dataset in config["datasets"]
-        },
+        page=hash_together((HERE / "workflow/report").glob("*")),
+        datasets={dataset: report_parts(dataset) for dataset in config["datasets"]},
         config=config,
     script:
         "../../scripts/write_report.py"
+
+
+rule describe_run:
+    """Describe the finished run for machines: every job, its inputs and outputs, with hashes."""
+    input:
+        targets(),
+    output:
+        crate="results/ro-crate-metadata.json",
+        config="results/config.yaml",
+    log:
+        "results/logs/describe_run.log",
+    conda:
+        "../../envs/crate.yaml"
+    params:
+        code=library("describe_run"),
+        packages=pinned("crate"),
+        config=config,
+    script:
+        "../../scripts/describe_run.py"

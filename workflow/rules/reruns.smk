@@ -18,6 +18,11 @@ def digest(text):
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
+def hash_together(paths):
+    """Return a hash of the texts of some files."""
+    return digest("".join(path.read_text() for path in sorted(paths)))
+
+
 def library(script):
     """Return a hash of a script and of the library modules it imports, directly or through others."""
     root = HERE / "scripts"
@@ -33,7 +38,7 @@ def library(script):
                 names = [alias.name for alias in node.names if alias.name.startswith("sclatent.")]
             modules = (root.joinpath(*name.split(".")).with_suffix(".py") for name in names)
             todo += [module for module in modules if module.is_file() and module not in found]
-    return digest("".join(path.read_text() for path in sorted(found)))
+    return hash_together(found)
 
 
 @functools.cache

@@ -65,7 +65,7 @@ def write_page(root):
     def write(**datasets):
         paths = {name: paths_of(results) for name, results in datasets.items()}
         template = root / "workflow/report/page.html.jinja"
-        return render(template, describe(paths, captions, 0.02), CONFIG)
+        return render(template, describe(paths, captions, 0.02), CONFIG, [])
 
     return write
 
@@ -108,7 +108,7 @@ def test_an_imported_model_is_said_to_be_none_of_the_fair_ones(root, results, pa
     paths = {"pbmc": {**paths_of(results), "imported": ["scvi"]}}
     captions = sorted((root / "workflow/report").glob("*.rst"))
     template = root / "workflow/report/page.html.jinja"
-    page = render(template, describe(paths, captions, 0.02), CONFIG)
+    page = render(template, describe(paths, captions, 0.02), CONFIG, [])
     assert f"scVI was trained elsewhere: it {caution}" in page
     assert "Imported models are the exception" in page
 
