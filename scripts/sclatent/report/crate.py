@@ -31,9 +31,7 @@ def describe(records: list[dict], folder, config) -> ROCrate:
     """
     crate, folder = ROCrate(), Path(folder)
     crate.name = "A run of sclatent"
-    crate.description = (
-        "Single-cell counts, integrated, labelled and compared by sclatent."
-    )
+    crate.description = "Single-cell counts, integrated, labelled and compared by sclatent."
     crate.license = LICENCE
     if records:
         crate.datePublished = max(record["ended"] for record in records)
@@ -48,9 +46,9 @@ def describe(records: list[dict], folder, config) -> ROCrate:
     return crate
 
 
-def add(crate: ROCrate, name: str, kind, **properties) -> ContextEntity:
+def add(crate: ROCrate, identifier: str, kind, **properties) -> ContextEntity:
     """Add an entity that is no file of the crate."""
-    return crate.add(ContextEntity(crate, name, properties={"@type": kind, **properties}))
+    return crate.add(ContextEntity(crate, identifier, properties={"@type": kind, **properties}))
 
 
 def file(crate: ROCrate, path: str, digest: str, folder: Path):
