@@ -8,7 +8,8 @@ import sys
 
 import psutil
 
-HOLDER = Path(".snakemake/sclatent-run.json")
+FOLDER = Path.cwd()  # Snakemake leaves it before it ends
+HOLDER = FOLDER / ".snakemake/sclatent-run.json"
 
 
 def command(*flags):
@@ -38,7 +39,7 @@ def is_alive(pid, since):
 
 def lock_problem():
     """Return one line that says who holds the lock, and what goes on."""
-    place = f"{Path.cwd()}: another run"
+    place = f"{FOLDER}: another run"
     go_on = f"{command('--unlock')} && {command()}"
     holder = json.loads(HOLDER.read_text()) if HOLDER.is_file() else {}
     if holder.get("host") != socket.gethostname():
@@ -60,7 +61,7 @@ def say_locked():
 
 if workflow.is_main_process and not IS_MODULE:
     atexit.register(say_locked)
-    if not any(Path(".snakemake/locks").glob("*.lock")):
+    if not any((FOLDER / ".snakemake/locks").glob("*.lock")):
         note_holder()
 
 
