@@ -1,6 +1,6 @@
 """A finished run as an RO-Crate: inputs, jobs and outputs, with hashes, in JSON-LD.
 
-Follows RO-Crate 1.1 (https://www.researchobject.org/ro-crate/) and, for the jobs, its profile
+Follows RO-Crate (https://www.researchobject.org/ro-crate/) and, for the jobs, its profile
 Process Run Crate: each job is a CreateAction with its rule as instrument. Files outside the folder
 of the results have no path in the crate and stand in it as documents with name and hash.
 """
