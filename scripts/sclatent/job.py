@@ -10,7 +10,7 @@ import traceback
 from pathlib import Path
 
 from sclatent import files, provenance
-from sclatent.errors import InputError
+from sclatent.errors import InputError, problem
 
 START = time.perf_counter()
 
@@ -90,6 +90,13 @@ def set_threads(n_threads: int) -> None:
     threadpoolctl.threadpool_limits(n_threads)
     if "numba" in sys.modules:
         numba = sys.modules["numba"]
+        if n_threads > numba.config.NUMBA_DEFAULT_NUM_THREADS:
+            cpus = numba.config.NUMBA_DEFAULT_NUM_THREADS
+            what = f"{n_threads} threads are asked for, this job may use {cpus} CPUs"
+            fix = (
+                "lower it (threads are part of a result: it will differ a little), or ask for more"
+            )
+            raise InputError(problem("training.threads", what, fix))
         numba.config.reload_config()  # or the next compilation finds that the number has changed
         numba.set_num_threads(n_threads)
     if "torch" in sys.modules:

@@ -352,7 +352,7 @@ def found_path(dataset, sample, source):
 def sample_files(wildcards):
     """Return the files that a dataset is read from; of the user's own the times do not count."""
     dataset = wildcards.dataset
-    return [path if is_made(dataset, path) else ancient(path) for path in dataset_files(dataset)]
+    return [path if is_made(dataset, path) else own(path) for path in dataset_files(dataset)]
 
 
 def downloads(dataset):
