@@ -1,7 +1,7 @@
-"""What makes a rule run again beside its settings: its code, its packages, the bytes of your files.
+"""What makes rules run again, beside their settings: code, packages, the bytes of your files.
 
 Snakemake sees no imports, knows no packages outside conda and compares large files by their times.
-As parameters, the hashes below make a rule run again when one of them changes, and only then.
+As parameters, the hashes below rerun a rule when one of them changes, and only then.
 """
 
 import collections
