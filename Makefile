@@ -70,18 +70,19 @@ format: .venv/ready
 	.venv/bin/snakefmt Snakefile workflow
 
 # the old lock names torch without its build, which would rule out a wheel for the CPU: choose anew
-COMPILE = uv pip compile --quiet --python-version 3.11 --no-annotate --no-emit-find-links \
+COMPILE = uv pip compile --quiet --python-version 3.11 --no-emit-find-links \
   --upgrade-package torch --custom-compile-command "make lock"
 
-# the lock of the peers keeps only what the first one does not pin
+# The first lock says who needs what: from that the rules know their packages. The lock of the peers
+# keeps only what the first one does not pin.
 lock:
 	$(COMPILE) requirements.in -o requirements.lock
-	$(COMPILE) -c requirements.lock requirements-peers.in -o requirements-peers.lock
+	$(COMPILE) --no-annotate -c requirements.lock requirements-peers.in -o requirements-peers.lock
 	sed -i "$$(sed -n 's/^\([^#=]*==\).*/\/^\1\/d/p' requirements.lock)" requirements-peers.lock
 	sed -i 's/^torch==\([0-9.]*\)+.*/torch==\1/' requirements.lock
 
 clean:
-	rm -rf results/*/ results/report.html results/verdict.txt
+	rm -rf results/*/ results/{report.html,verdict.txt,config.yaml,ro-crate-metadata.json}
 
 .venv/ready: requirements.lock
 .venv-peers/ready: requirements.lock requirements-peers.lock

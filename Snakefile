@@ -14,10 +14,12 @@ from snakemake.utils import min_version
 min_version("9.0")
 
 
-configfile: Path(workflow.basedir, "config", "config.yaml")
+configfile: Path(workflow.current_basedir.get_path_or_uri(secret_free=True), "config/config.yaml")
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/reruns.smk"
+include: "workflow/rules/interrupted.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/latent.smk"
 include: "workflow/rules/labels.smk"
@@ -28,12 +30,9 @@ include: "workflow/rules/report.smk"
 
 
 rule all:
-    """Every dataset exported, what was asked for beside it, and one report over all of them."""
+    """Every dataset exported, what was asked for beside it, one report, and where it all comes from."""
     default_target: True
     input:
-        expand("results/{dataset}/{dataset}.h5ad", dataset=config["datasets"]),
-        each_seed("results/{dataset}/expression/{latent}/seed{seed}.h5ad", denoised),
-        each_seed("results/{dataset}/latent/{latent}/seed{seed}.loadings.tsv", linear),
-        each_seed("results/{dataset}/latent/{latent}/seed{seed}.scvi-tools/model.pt", exported),
-        "results/report.html",
+        targets(),
+        "results/ro-crate-metadata.json",
     localrule: True

@@ -1,5 +1,6 @@
 """What every job does first: log, threads, warnings, and how it speaks when it fails."""
 
+import atexit
 import json
 import os
 import resource
@@ -8,8 +9,8 @@ import time
 import traceback
 from pathlib import Path
 
-from sclatent import files
-from sclatent.errors import InputError
+from sclatent import files, provenance
+from sclatent.errors import InputError, problem
 
 START = time.perf_counter()
 
@@ -48,6 +49,8 @@ class Tee:
 def start(snakemake) -> None:
     """Begin a job: copy its output to its log, set its threads, make failures readable.
 
+    When the job ends well it leaves a record of itself (`provenance.record`).
+
     Parameters
     ----------
     snakemake
@@ -63,6 +66,7 @@ def start(snakemake) -> None:
     sys.stderr = Tee(sys.__stderr__, file, name)
     sys.excepthook = explain
     set_threads(int(snakemake.params.get("threads", 1)))
+    atexit.register(provenance.record, snakemake, provenance.now(), cost)
 
 
 def explain(kind, error, trace) -> None:
@@ -86,6 +90,13 @@ def set_threads(n_threads: int) -> None:
     threadpoolctl.threadpool_limits(n_threads)
     if "numba" in sys.modules:
         numba = sys.modules["numba"]
+        if n_threads > numba.config.NUMBA_DEFAULT_NUM_THREADS:
+            cpus = numba.config.NUMBA_DEFAULT_NUM_THREADS
+            what = f"{n_threads} threads are asked for, this job may use {cpus} CPUs"
+            fix = (
+                "lower it (threads are part of a result: it will differ a little), or ask for more"
+            )
+            raise InputError(problem("training.threads", what, fix))
         numba.config.reload_config()  # or the next compilation finds that the number has changed
         numba.set_num_threads(n_threads)
     if "torch" in sys.modules:

@@ -13,7 +13,8 @@ from sclatent import job
 from sclatent.errors import InputError
 {before}
 snakemake = SimpleNamespace(
-    rule="train_scvi", wildcards=["toy", "0"], log=["logs/job.log"], params={params!r}
+    rule="train_scvi", wildcards={{"toy": "toy", "0": "0"}}, log=["logs/job.log"],
+    params={params!r}, input=[], output=["made"],
 )
 job.start(snakemake)
 {body}

@@ -84,7 +84,9 @@ def pins(root):
 @pytest.mark.parametrize("lock", ["requirements.lock", "requirements-peers.lock"])
 def test_every_pin_is_exact_and_plain(root, lock):
     lines = [
-        line for line in (root / lock).read_text().splitlines() if line and not line.startswith("#")
+        line
+        for line in (root / lock).read_text().splitlines()
+        if line and not line.lstrip().startswith("#")
     ]
     assert len(lines) == len(pinned(root / lock))
     assert not any("+" in version for version in pinned(root / lock).values())

@@ -21,6 +21,7 @@ rule score_latent:
         "../../envs/cells.yaml"
     params:
         code=library("score_latent"),
+        packages=pinned("cells"),
         benchmark=lookup(dpath="benchmark", within=config),
         memory_gb=lookup(dpath="training/memory_gb", within=config),
     script:
@@ -42,6 +43,7 @@ rule score_controls:
         "../../envs/cells.yaml"
     params:
         code=library("score_controls"),
+        packages=pinned("cells"),
         benchmark=lookup(dpath="benchmark", within=config),
         memory_gb=lookup(dpath="training/memory_gb", within=config),
     script:
@@ -75,6 +77,7 @@ rule compare_latents:
         "../../envs/cells.yaml"
     params:
         code=library("compare_latents"),
+        packages=pinned("cells"),
         latents=lambda wildcards: latents(wildcards.dataset),
         on_top_of=lambda wildcards: on_top_of(wildcards.dataset),
         seeds=config["seeds"],
@@ -98,6 +101,7 @@ rule score_likelihood:
         "../../envs/torch.yaml"
     params:
         code=library("score_likelihood"),
+        packages=pinned("torch"),
         n_samples=lookup(dpath="benchmark/n_importance_samples", within=config),
         max_cells=lookup(dpath="benchmark/max_likelihood_cells", within=config),
         memory_gb=lookup(dpath="training/memory_gb", within=config),
@@ -123,6 +127,7 @@ rule compare_likelihoods:
         "../../envs/cells.yaml"
     params:
         code=library("compare_likelihoods"),
+        packages=pinned("cells"),
         latents=lambda wildcards: trained(wildcards.dataset),
         seeds=config["seeds"],
     script:

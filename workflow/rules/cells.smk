@@ -17,6 +17,7 @@ rule build_graph:
         "../../envs/cells.yaml"
     params:
         code=library("build_graph"),
+        packages=pinned("cells"),
         graph=lookup(dpath="graph", within=config),
     script:
         "../../scripts/build_graph.py"
@@ -34,6 +35,7 @@ rule cluster_cells:
         "../../envs/cells.yaml"
     params:
         code=library("cluster_cells"),
+        packages=pinned("cells"),
         clusters=lookup(dpath="clusters", within=config),
     script:
         "../../scripts/cluster_cells.py"
@@ -52,6 +54,7 @@ rule embed_umap:
         "../../envs/cells.yaml"
     params:
         code=library("embed_umap"),
+        packages=pinned("cells"),
         layout=lookup(dpath="layout", within=config),
     script:
         "../../scripts/embed_umap.py"
@@ -69,6 +72,7 @@ rule embed_tsne:
         "../../envs/cells.yaml"
     params:
         code=library("embed_tsne"),
+        packages=pinned("cells"),
         layout=lookup(dpath="layout", within=config),
     script:
         "../../scripts/embed_tsne.py"

@@ -4,6 +4,9 @@ import ast
 import copy
 import difflib
 import hashlib
+import json
+import os
+import re
 import time
 from pathlib import Path
 from urllib.parse import unquote, urlparse
@@ -13,10 +16,19 @@ import yaml
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import update_config, validate
 
-HERE = Path(workflow.basedir)
+HERE = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parents[1]
+IS_MODULE = not workflow.modifier.is_main_snakefile()
+MODIFIER = workflow.modifier.path_modifier
 STARTED = time.time()
 SCHEMA = "../schemas/config.schema.yaml"
 MODELS = ("dca", "scvi", "scanvi")
+
+# What the user gave: on the command line, or as the config of `module sclatent:`.
+GIVEN = workflow.config_settings.overwrite_config
+if IS_MODULE:
+    GIVEN = copy.deepcopy(config)
+    config = yaml.safe_load((HERE / "config/config.yaml").read_text())
+    update_config(config, copy.deepcopy(GIVEN))
 
 PLAIN = {
     "array": "a list, such as [0, 1]",
@@ -139,6 +151,11 @@ def imported(dataset):
     return config["datasets"][dataset].get("models", {})
 
 
+def imported_file(wildcards):
+    """Return the file of a model that a dataset brings in."""
+    return f"{imported(wildcards.dataset)[wildcards.latent]}/model.pt"
+
+
 def imports():
     """Return the names of all models that are brought in."""
     return sorted({latent for dataset in config["datasets"] for latent in imported(dataset)})
@@ -244,10 +261,10 @@ def check_config():
     """Replace the default datasets by the user's, check the config, fill in defaults.
 
     A config file given on the command line is merged into the default one key by key. That is
-    right for settings; for `datasets` the user's list is the whole list.
+    right for settings; for `datasets` the user's list is the whole list. What another Snakefile
+    hands to `module sclatent:` is given in the same way.
     """
-    given = workflow.config_settings.overwrite_config
-    given = given if isinstance(given, dict) else {}
+    given = GIVEN if isinstance(GIVEN, dict) else {}
     apply_presets(given)
     if given.get("datasets"):
         config["datasets"] = given["datasets"]
@@ -263,29 +280,6 @@ def check_config():
     if problems:
         lines = "\n".join(f"ERROR config: {problem}" for problem in dict.fromkeys(problems))
         raise WorkflowError(f"The config has problems.\n{lines}")
-
-
-def library(script):
-    """Return a hash of the library modules that a script imports, directly or through others.
-
-    Snakemake does not see imports: as a parameter, a changed module reruns the rules that use it.
-    """
-    root = HERE / "scripts"
-    found, todo = set(), [root / f"{script}.py"]
-    while todo:
-        for node in ast.walk(ast.parse(todo.pop().read_text())):
-            names = []
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("sclatent"):
-                names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-            elif isinstance(node, ast.Import):
-                names = [alias.name for alias in node.names if alias.name.startswith("sclatent.")]
-            for name in names:
-                path = root.joinpath(*name.split(".")).with_suffix(".py")
-                if path.is_file() and path not in found:
-                    found.add(path)
-                    todo.append(path)
-    content = b"".join(path.read_bytes() for path in sorted(found))
-    return hashlib.sha256(content).hexdigest()[:12]
 
 
 def samples(dataset):
@@ -333,12 +327,32 @@ def is_made(dataset, path):
     return path.startswith((f"resources/{dataset}/", f"results/{dataset}/"))
 
 
-def sample_files(wildcards):
+def dataset_files(dataset):
     """Return the files that a dataset is read from."""
-    dataset = wildcards.dataset
     paths = [local_path(dataset, *item) for item in sample_sources(dataset)]
-    entry = config["datasets"][dataset]
-    return [path for path in (*paths, entry.get("annotations")) if path]
+    return [path for path in (*paths, config["datasets"][dataset].get("annotations")) if path]
+
+
+def place(path):
+    """Return a path of a result as a script sees it, where a module's prefix has moved it."""
+    return MODIFIER.replace_prefix(path)
+
+
+def own(path):
+    """Mark a file of the user: its bytes count and its time does not, and no prefix moves it."""
+    return ancient(local(path)) if IS_MODULE else ancient(path)
+
+
+def found_path(dataset, sample, source):
+    """Return where a script finds a source; None for one that comes with an installed package."""
+    path = local_path(dataset, sample, source)
+    return place(path) if path and is_made(dataset, path) else path
+
+
+def sample_files(wildcards):
+    """Return the files that a dataset is read from; of the user's own the times do not count."""
+    dataset = wildcards.dataset
+    return [path if is_made(dataset, path) else own(path) for path in dataset_files(dataset)]
 
 
 def downloads(dataset):
@@ -437,9 +451,37 @@ def report_figures(dataset):
     return {name: f"results/{dataset}/figures/{name}.png" for name in names}
 
 
+def report_parts(dataset):
+    """Return what the report reads of a dataset: paths, None where there is none, and names."""
+    parts = {
+        "comparison": f"results/{dataset}/benchmark/comparison.tsv",
+        "summary": f"results/{dataset}/benchmark/summary.tsv",
+        "likelihood": f"results/{dataset}/benchmark/likelihood.tsv" if trained(dataset) else None,
+        "removed": f"results/{dataset}/data/removed.tsv",
+        "cells": f"results/{dataset}/data/cells.h5ad",
+        "labels": f"results/{dataset}/labels/scores.tsv" if has_labels(dataset) else None,
+    }
+    return {
+        **{name: path and place(path) for name, path in parts.items()},
+        "figures": {name: place(path) for name, path in report_figures(dataset).items()},
+        "imported": [name for name in latents(dataset) if name in imported(dataset)],
+    }
+
+
 def report_files(pattern, chosen=lambda dataset: True):
     """Return one file per dataset that qualifies."""
     return [pattern.format(dataset=dataset) for dataset in config["datasets"] if chosen(dataset)]
+
+
+def targets():
+    """Return all that a run is for: datasets, what was asked for beside them, and the report."""
+    return [
+        *(f"results/{dataset}/{dataset}.h5ad" for dataset in config["datasets"]),
+        *each_seed("results/{dataset}/expression/{latent}/seed{seed}.h5ad", denoised),
+        *each_seed("results/{dataset}/latent/{latent}/seed{seed}.loadings.tsv", linear),
+        *each_seed("results/{dataset}/latent/{latent}/seed{seed}.scvi-tools/model.pt", exported),
+        "results/report.html",
+    ]
 
 
 check_config()

@@ -30,6 +30,7 @@ rule simulate_counts:
         "../../envs/data.yaml"
     params:
         code=library("simulate_counts"),
+        packages=pinned("data"),
         simulate=lambda wildcards: config["datasets"][wildcards.dataset]["simulate"],
     script:
         "../../scripts/simulate_counts.py"
@@ -47,13 +48,15 @@ rule validate_counts:
         "../../envs/data.yaml"
     params:
         code=library("validate_counts"),
+        packages=pinned("data"),
+        contents=lambda wildcards: contents(user_files(wildcards.dataset)),
         dataset=lambda wildcards: {
             key: value
             for key, value in config["datasets"][wildcards.dataset].items()
             if key != "models"
         },
         samples=lambda wildcards: {
-            name: local_path(wildcards.dataset, name, sample["source"]) or sample["source"]
+            name: found_path(wildcards.dataset, name, sample["source"]) or sample["source"]
             for name, sample in samples(wildcards.dataset).items()
         },
         limits=lookup(dpath="input", within=config),
@@ -76,6 +79,7 @@ rule filter_cells:
         "../../envs/data.yaml"
     params:
         code=library("filter_cells"),
+        packages=pinned("data"),
         filters=lookup(dpath="qc", within=config),
     script:
         "../../scripts/filter_cells.py"
@@ -93,6 +97,7 @@ rule split_cells:
         "../../envs/data.yaml"
     params:
         code=library("split_cells"),
+        packages=pinned("data"),
         shares=lookup(dpath="splits", within=config),
         hidden_batches=lambda wildcards: config["datasets"][wildcards.dataset]["hidden_batches"],
     script:
@@ -112,6 +117,7 @@ rule select_genes:
         "../../envs/data.yaml"
     params:
         code=library("select_genes"),
+        packages=pinned("data"),
         selection=lookup(dpath="genes", within=config),
     script:
         "../../scripts/select_genes.py"

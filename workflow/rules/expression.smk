@@ -20,6 +20,7 @@ rule denoise_counts:
         "../../envs/torch.yaml"
     params:
         code=library("denoise_counts"),
+        packages=pinned("torch"),
         denoise={key: value for key, value in config["denoise"].items() if key != "latents"},
         device=lambda wildcards: plan(wildcards.latent)["device"],
         memory_gb=lookup(dpath="training/memory_gb", within=config),

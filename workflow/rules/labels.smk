@@ -21,6 +21,7 @@ rule transfer_labels:
         "../../envs/cells.yaml"
     params:
         code=library("transfer_labels"),
+        packages=pinned("cells"),
         transfer=lookup(dpath="transfer", within=config),
     script:
         "../../scripts/transfer_labels.py"
@@ -40,6 +41,7 @@ rule calibrate_labels:
         "../../envs/cells.yaml"
     params:
         code=library("calibrate_labels"),
+        packages=pinned("cells"),
     script:
         "../../scripts/calibrate_labels.py"
 
@@ -63,6 +65,7 @@ rule score_labels:
         "../../envs/cells.yaml"
     params:
         code=library("score_labels"),
+        packages=pinned("cells"),
         seeds=config["seeds"],
         classifiers=lambda wildcards: classifiers(wildcards.dataset),
     script:

@@ -22,6 +22,7 @@ rule fit_pca:
         "../../envs/cells.yaml"
     params:
         code=library("fit_pca"),
+        packages=pinned("cells"),
         pca=lookup(dpath="pca", within=config),
         memory_gb=lookup(dpath="training/memory_gb", within=config),
     script:
@@ -42,6 +43,7 @@ rule correct_harmony:
         "../../envs/cells.yaml"
     params:
         code=library("correct_harmony"),
+        packages=pinned("cells"),
         harmony=lookup(dpath="harmony", within=config),
     script:
         "../../scripts/correct_harmony.py"
@@ -67,10 +69,11 @@ rule train_dca:
     threads: config["training"]["threads"]
     params:
         code=library("train_dca"),
+        packages=pinned("torch"),
         model=lambda wildcards: model(wildcards.latent),
         training=lambda wildcards: plan(wildcards.latent),
         threads=lookup(dpath="training/threads", within=config),
-        checkpoint="results/{dataset}/latent/{latent}/seed{seed}.checkpoint",
+        checkpoint=place("results/{dataset}/latent/{latent}/seed{seed}.checkpoint"),
     script:
         "../../scripts/train_dca.py"
 
@@ -95,11 +98,12 @@ rule train_scvi:
     threads: config["training"]["threads"]
     params:
         code=library("train_scvi"),
+        packages=pinned("torch"),
         model=lambda wildcards: model(wildcards.latent),
         training=lambda wildcards: plan(wildcards.latent),
         min_cells_per_label=lambda wildcards: label_floor(wildcards.latent),
         threads=lookup(dpath="training/threads", within=config),
-        checkpoint="results/{dataset}/latent/{latent}/seed{seed}.checkpoint",
+        checkpoint=place("results/{dataset}/latent/{latent}/seed{seed}.checkpoint"),
     script:
         "../../scripts/train_scvi.py"
 
@@ -130,11 +134,12 @@ rule train_scanvi:
     threads: config["training"]["threads"]
     params:
         code=library("train_scanvi"),
+        packages=pinned("torch"),
         model=lambda wildcards: model(wildcards.latent),
         scvi=lambda wildcards: {} if below(wildcards.latent) else model("scvi"),
         training=lambda wildcards: plan(wildcards.latent),
         threads=lookup(dpath="training/threads", within=config),
-        checkpoint="results/{dataset}/latent/{latent}/seed{seed}.checkpoint",
+        checkpoint=place("results/{dataset}/latent/{latent}/seed{seed}.checkpoint"),
     script:
         "../../scripts/train_scanvi.py"
 
@@ -153,6 +158,7 @@ rule write_loadings:
         "../../envs/torch.yaml"
     params:
         code=library("write_loadings"),
+        packages=pinned("torch"),
     script:
         "../../scripts/write_loadings.py"
 
@@ -161,7 +167,7 @@ rule import_latent:
     """Put a model that scvi-tools trained to use on the cells; it learns nothing here."""
     input:
         cells="results/{dataset}/data/cells.h5ad",
-        model=lambda wildcards: f"{imported(wildcards.dataset)[wildcards.latent]}/model.pt",
+        model=lambda wildcards: own(imported_file(wildcards)),
     output:
         latent="results/{dataset}/latent/{latent}/seed{seed}.h5ad",
         model=directory("results/{dataset}/latent/{latent}/seed{seed}.model"),
@@ -175,6 +181,8 @@ rule import_latent:
         "../../envs/torch.yaml"
     params:
         code=library("import_latent"),
+        packages=pinned("torch"),
+        contents=lambda wildcards: contents([imported_file(wildcards)]),
         folder=lambda wildcards: imported(wildcards.dataset)[wildcards.latent],
         device=lookup(dpath="training/device", within=config),
         memory_gb=lookup(dpath="training/memory_gb", within=config),
@@ -196,5 +204,6 @@ rule export_model:
         "../../envs/torch.yaml"
     params:
         code=library("export_model"),
+        packages=pinned("torch"),
     script:
         "../../scripts/export_model.py"

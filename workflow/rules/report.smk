@@ -1,7 +1,8 @@
 """Figures, the exported dataset and the report.
 
 input   everything above
-output  results/{dataset}/figures/*.png, results/{dataset}/{dataset}.h5ad, results/report.html
+output  results/{dataset}/figures/*.png, results/{dataset}/{dataset}.h5ad, results/report.html,
+        results/ro-crate-metadata.json
 """
 
 SEED = config["seeds"][0]
@@ -25,6 +26,7 @@ rule plot_qc:
         "../../envs/cells.yaml"
     params:
         code=library("plot_qc"),
+        packages=pinned("cells"),
     script:
         "../../scripts/plot_qc.py"
 
@@ -51,6 +53,7 @@ rule plot_training:
         "../../envs/cells.yaml"
     params:
         code=library("plot_training"),
+        packages=pinned("cells"),
         latents=lambda wildcards: trained(wildcards.dataset),
         seeds=config["seeds"],
     script:
@@ -75,6 +78,7 @@ rule plot_layout:
         "../../envs/cells.yaml"
     params:
         code=library("plot_layout"),
+        packages=pinned("cells"),
         max_points=lookup(dpath="report/max_points", within=config),
     script:
         "../../scripts/plot_layout.py"
@@ -106,6 +110,7 @@ rule plot_latents:
         "../../envs/cells.yaml"
     params:
         code=library("plot_latents"),
+        packages=pinned("cells"),
         latents=lambda wildcards: latents(wildcards.dataset),
         method=config["layout"]["methods"][0],
         main_resolution=lookup(dpath="clusters/main_resolution", within=config),
@@ -132,6 +137,7 @@ rule plot_comparison:
         "../../envs/cells.yaml"
     params:
         code=library("plot_comparison"),
+        packages=pinned("cells"),
     script:
         "../../scripts/plot_comparison.py"
 
@@ -161,6 +167,7 @@ rule plot_labels:
         "../../envs/cells.yaml"
     params:
         code=library("plot_labels"),
+        packages=pinned("cells"),
         seeds=config["seeds"],
         classifiers=lambda wildcards: classifiers(wildcards.dataset),
     script:
@@ -202,6 +209,7 @@ rule export_dataset:
         "../../envs/cells.yaml"
     params:
         code=library("export_dataset"),
+        packages=pinned("cells"),
         latents=lambda wildcards: latents(wildcards.dataset),
         classifiers=lambda wildcards: classifiers(wildcards.dataset),
         methods=config["layout"]["methods"],
@@ -228,8 +236,6 @@ rule write_report:
         removed=report_files("results/{dataset}/data/removed.tsv"),
         cells=report_files("results/{dataset}/data/cells.h5ad"),
         labels=report_files("results/{dataset}/labels/scores.tsv", has_labels),
-        template=HERE / "workflow/report/page.html.jinja",
-        captions=sorted((HERE / "workflow/report").glob("*.rst")),
     output:
         report="results/report.html",
         verdict="results/verdict.txt",
@@ -239,21 +245,28 @@ rule write_report:
         "../../envs/cells.yaml"
     params:
         code=library("write_report"),
-        datasets={
-            dataset: {
-                "figures": report_figures(dataset),
-                "comparison": f"results/{dataset}/benchmark/comparison.tsv",
-                "summary": f"results/{dataset}/benchmark/summary.tsv",
-                "imported": [name for name in latents(dataset) if name in imported(dataset)],
-                "likelihood": (
-                    f"results/{dataset}/benchmark/likelihood.tsv" if trained(dataset) else None
-                ),
-                "removed": f"results/{dataset}/data/removed.tsv",
-                "cells": f"results/{dataset}/data/cells.h5ad",
-                "labels": f"results/{dataset}/labels/scores.tsv" if has_labels(dataset) else None,
-            }
-            for dataset in config["datasets"]
-        },
+        packages=pinned("cells"),
+        page=hash_together((HERE / "workflow/report").glob("*")),
+        datasets={dataset: report_parts(dataset) for dataset in config["datasets"]},
         config=config,
     script:
         "../../scripts/write_report.py"
+
+
+rule describe_run:
+    """Describe the finished run for machines: every job, its inputs and outputs, with hashes."""
+    input:
+        targets(),
+    output:
+        crate="results/ro-crate-metadata.json",
+        config="results/config.yaml",
+    log:
+        "results/logs/describe_run.log",
+    conda:
+        "../../envs/crate.yaml"
+    params:
+        code=library("describe_run"),
+        packages=pinned("crate"),
+        config=config,
+    script:
+        "../../scripts/describe_run.py"

@@ -1,17 +1,16 @@
 """The report: one HTML page over all datasets that needs no other file.
 
-Equal results give equal bytes: nothing in the page tells the time or the machine.
+Equal results give equal bytes, but for what the page says of costs and of where it comes from.
 """
 
 import base64
 import json
-import platform
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 
 from sclatent import files
 from sclatent.figures import words
+from sclatent.report.origins import origins
 from sclatent.report.tables import (
     Table,
     comparison_table,
@@ -30,10 +29,6 @@ FIGURES = {
     "qc": "Quality control",
     "training": "Training of the count models",
 }
-PACKAGES = (
-    *("anndata", "harmonypy", "igraph", "leidenalg", "matplotlib", "numpy", "pandas"),
-    *("scanpy", "scikit-learn", "scipy", "snakemake", "torch", "umap-learn"),
-)
 
 
 @dataclass(frozen=True)
@@ -108,17 +103,6 @@ def read_figure(key: str, path, captions: dict) -> Figure:
     return Figure(title, caption, base64.b64encode(Path(path).read_bytes()).decode("ascii"))
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of Python and of the core packages where this is called."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            found[package] = "not in this environment"
-    return found
-
-
 def plain(config: dict) -> dict:
     """Return the config without settings that had no part: the simulator's of real datasets.
 
@@ -131,7 +115,7 @@ def plain(config: dict) -> dict:
     return config
 
 
-def render(template, datasets: list[Dataset], config: dict) -> str:
+def render(template, datasets: list[Dataset], config: dict, records: list[dict]) -> str:
     """Return the page as HTML; all text from data and config is escaped.
 
     Parameters
@@ -142,6 +126,8 @@ def render(template, datasets: list[Dataset], config: dict) -> str:
         As `describe` returns them.
     config
         The config that ran.
+    records
+        Of the jobs behind the results, as `provenance.trace` returns them.
     """
     import jinja2
     import yaml
@@ -153,8 +139,9 @@ def render(template, datasets: list[Dataset], config: dict) -> str:
     return page.render(
         datasets=datasets,
         metrics=words.METRICS.values(),
-        config=yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True),
+        config=config,
+        config_text=yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True),
         n_seeds=len(config["seeds"]),
         settings=config["benchmark"],
-        versions=versions(),
+        origins=origins(records),
     )

@@ -242,3 +242,36 @@ def results(tmp_path_factory):
 def make_results():
     """Return the function that writes results, for datasets of other shapes."""
     return write_results
+
+
+def job_record(rule: str, inputs: dict, outputs: dict, number: int = 0, **changed) -> dict:
+    """Return a record as `provenance.record` writes it."""
+    return {
+        "format": 1,
+        "rule": rule,
+        "wildcards": {"seed": str(number)},
+        "inputs": inputs,
+        "outputs": outputs,
+        "params": {},
+        "threads": 1,
+        "started": f"2026-01-01T00:00:0{number}+00:00",
+        "ended": f"2026-01-01T00:00:1{number}+00:00",
+        "cost": {"wall_seconds": 1.0 + number, "cpu_seconds": 1.0, "peak_memory_mb": 200.0},
+        "machine": {"cpu": ("Fast CPU", "Slow CPU")[number], "system": "Linux x86_64"},
+        "versions": {"python": "3.11.9", "numpy": ("2.4.6", "2.4.5")[number]},
+        "lock": "d" * 64,
+        "commit": "c" * 40,
+        **changed,
+    }
+
+
+@pytest.fixture(scope="session")
+def made_by() -> list[dict]:
+    """Return the records of a download and of two PCAs, one of a file of the user."""
+    url = {"sample": {"source": "https://there/x.h5ad"}}
+    web = {"resources/web/x.h5ad": "b" * 64}
+    return [
+        job_record("download_counts", {}, web, params=url),
+        job_record("fit_pca", {"data/mine.h5ad": "a" * 64}, {"results/mine/pca.h5ad": "e" * 64}),
+        job_record("fit_pca", web, {"results/web/pca.h5ad": "f" * 64}, 1),
+    ]

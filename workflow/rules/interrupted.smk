@@ -1,0 +1,69 @@
+"""What a run says when the folder is locked: who holds it, and the one command that goes on."""
+
+import atexit
+import shlex
+import shutil
+import socket
+import sys
+
+import psutil
+
+FOLDER = Path.cwd()  # Snakemake leaves it before it ends
+HOLDER = FOLDER / ".snakemake/sclatent-run.json"
+
+
+def command(*flags):
+    """Return the command that was given, with flags before its arguments, for a shell."""
+    program = [sys.argv[0]]
+    if Path(program[0]).name != "snakemake":
+        program = [sys.executable, "-m", "snakemake"]
+    elif shutil.which("snakemake") == program[0]:
+        program = ["snakemake"]
+    return shlex.join([*program, *flags, *sys.argv[1:]])
+
+
+def note_holder():
+    """Write which process works in this folder, for one that comes later."""
+    me = {"host": socket.gethostname(), "pid": os.getpid()}
+    HOLDER.parent.mkdir(exist_ok=True)
+    HOLDER.write_text(json.dumps({**me, "since": psutil.Process().create_time()}))
+
+
+def is_alive(pid, since):
+    """Say whether the process of this number is the one that began then."""
+    try:
+        return abs(psutil.Process(pid).create_time() - since) < 1
+    except psutil.NoSuchProcess:
+        return False
+
+
+def lock_problem():
+    """Return one line that says who holds the lock, and what goes on."""
+    place = f"{FOLDER}: another run"
+    go_on = f"{command('--unlock')} && {command()}"
+    holder = json.loads(HOLDER.read_text()) if HOLDER.is_file() else {}
+    if holder.get("host") != socket.gethostname():
+        there = f" on {holder['host']}" if holder else ""
+        return f"E442 {place}{there} has locked this folder. Fix: if it has ended, {go_on}"
+    if is_alive(holder["pid"], holder["since"]):
+        when = time.strftime("%H:%M", time.localtime(holder["since"]))
+        who = f"(process {holder['pid']}, since {when})"
+        return f"E441 {place} {who} works in this folder. Fix: wait until it ends, then {command()}"
+    return f"E440 {place} was killed and left its lock. Fix: {go_on}"
+
+
+def say_locked():
+    """Say it after Snakemake's own message, when a lock is why nothing ran."""
+    runs = workflow.execution_settings and workflow.execution_settings.lock and not workflow.dryrun
+    if runs and workflow.persistence and workflow.persistence.locked:
+        print(f"ERROR {lock_problem()}", file=sys.stderr)
+
+
+if workflow.is_main_process and not IS_MODULE:
+    atexit.register(say_locked)
+    if not any((FOLDER / ".snakemake/locks").glob("*.lock")):
+        note_holder()
+
+
+onstart:
+    note_holder()
