@@ -18,6 +18,7 @@ configfile: Path(workflow.basedir, "config", "config.yaml")
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/resources.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/latent.smk"
 include: "workflow/rules/labels.smk"

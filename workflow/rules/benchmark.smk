@@ -19,6 +19,9 @@ rule score_latent:
         "results/{dataset}/logs/score_latent/{latent}.seed{seed}.log",
     conda:
         "../../envs/cells.yaml"
+    resources:
+        mem_mb=memory(1200, 0.3, chosen=True),
+        runtime=minutes(15, 0.02),
     params:
         code=library("score_latent"),
         benchmark=lookup(dpath="benchmark", within=config),
@@ -40,6 +43,9 @@ rule score_controls:
         "results/{dataset}/logs/score_controls/seed{seed}.log",
     conda:
         "../../envs/cells.yaml"
+    resources:
+        mem_mb=memory(1200, 0.3, chosen=True),
+        runtime=minutes(15, 0.02),
     params:
         code=library("score_controls"),
         benchmark=lookup(dpath="benchmark", within=config),
@@ -73,6 +79,9 @@ rule compare_latents:
         "results/{dataset}/logs/compare_latents.log",
     conda:
         "../../envs/cells.yaml"
+    resources:
+        mem_mb=memory(600),
+        runtime=minutes(5),
     params:
         code=library("compare_latents"),
         latents=lambda wildcards: latents(wildcards.dataset),
@@ -96,6 +105,9 @@ rule score_likelihood:
         "results/{dataset}/logs/score_likelihood/{latent}.seed{seed}.log",
     conda:
         "../../envs/torch.yaml"
+    resources:
+        mem_mb=memory(1200, 0.3, chosen=True),
+        runtime=minutes(15, 0.02),
     params:
         code=library("score_likelihood"),
         n_samples=lookup(dpath="benchmark/n_importance_samples", within=config),
@@ -121,6 +133,9 @@ rule compare_likelihoods:
         "results/{dataset}/logs/compare_likelihoods.log",
     conda:
         "../../envs/cells.yaml"
+    resources:
+        mem_mb=memory(600),
+        runtime=minutes(5),
     params:
         code=library("compare_likelihoods"),
         latents=lambda wildcards: trained(wildcards.dataset),

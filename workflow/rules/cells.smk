@@ -15,6 +15,9 @@ rule build_graph:
         "results/{dataset}/logs/build_graph/{latent}.seed{seed}.log",
     conda:
         "../../envs/cells.yaml"
+    resources:
+        mem_mb=memory(700, 1),
+        runtime=minutes(10, 0.05),
     params:
         code=library("build_graph"),
         graph=lookup(dpath="graph", within=config),
@@ -32,6 +35,9 @@ rule cluster_cells:
         "results/{dataset}/logs/cluster_cells/{latent}.seed{seed}.log",
     conda:
         "../../envs/cells.yaml"
+    resources:
+        mem_mb=memory(700, 1),
+        runtime=minutes(10, 0.1),
     params:
         code=library("cluster_cells"),
         clusters=lookup(dpath="clusters", within=config),
@@ -50,6 +56,9 @@ rule embed_umap:
         "results/{dataset}/logs/embed_umap/{latent}.seed{seed}.log",
     conda:
         "../../envs/cells.yaml"
+    resources:
+        mem_mb=memory(1000, 1),
+        runtime=minutes(10, 0.2),
     params:
         code=library("embed_umap"),
         layout=lookup(dpath="layout", within=config),
@@ -67,6 +76,9 @@ rule embed_tsne:
         "results/{dataset}/logs/embed_tsne/{latent}.seed{seed}.log",
     conda:
         "../../envs/cells.yaml"
+    resources:
+        mem_mb=memory(1000, 1),
+        runtime=minutes(20, 0.4),
     params:
         code=library("embed_tsne"),
         layout=lookup(dpath="layout", within=config),

@@ -13,6 +13,9 @@ rule download_counts:
         "results/{dataset}/logs/download_counts/{file}.log",
     conda:
         "../../envs/data.yaml"
+    resources:
+        mem_mb=memory(500),
+        runtime=minutes(240),
     params:
         # No hash of the library: a change there is no reason to download gigabytes again.
         sample=lambda wildcards: downloads(wildcards.dataset)[wildcards.file],
@@ -28,6 +31,9 @@ rule simulate_counts:
         "results/{dataset}/logs/simulate_counts.log",
     conda:
         "../../envs/data.yaml"
+    resources:
+        mem_mb=memory(500, 40),
+        runtime=minutes(5, 0.1),
     params:
         code=library("simulate_counts"),
         simulate=lambda wildcards: config["datasets"][wildcards.dataset]["simulate"],
@@ -45,6 +51,9 @@ rule validate_counts:
         "results/{dataset}/logs/validate_counts.log",
     conda:
         "../../envs/data.yaml"
+    resources:
+        mem_mb=memory(800, 0.3),
+        runtime=minutes(5, 0.01),
     params:
         code=library("validate_counts"),
         dataset=lambda wildcards: {
@@ -74,6 +83,9 @@ rule filter_cells:
         "results/{dataset}/logs/filter_cells.log",
     conda:
         "../../envs/data.yaml"
+    resources:
+        mem_mb=memory(900, 0.5),
+        runtime=minutes(10, 0.1),
     params:
         code=library("filter_cells"),
         filters=lookup(dpath="qc", within=config),
@@ -91,6 +103,9 @@ rule split_cells:
         "results/{dataset}/logs/split_cells/seed{seed}.log",
     conda:
         "../../envs/data.yaml"
+    resources:
+        mem_mb=memory(500, 0.3),
+        runtime=minutes(5, 0.01),
     params:
         code=library("split_cells"),
         shares=lookup(dpath="splits", within=config),
@@ -110,6 +125,9 @@ rule select_genes:
         "results/{dataset}/logs/select_genes/seed{seed}.log",
     conda:
         "../../envs/data.yaml"
+    resources:
+        mem_mb=memory(1200, 0.3),
+        runtime=minutes(10, 0.05),
     params:
         code=library("select_genes"),
         selection=lookup(dpath="genes", within=config),

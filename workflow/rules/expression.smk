@@ -18,6 +18,9 @@ rule denoise_counts:
         "results/{dataset}/logs/denoise_counts/{latent}.seed{seed}.log",
     conda:
         "../../envs/torch.yaml"
+    resources:
+        mem_mb=memory(1200, 0.3, chosen=True),
+        runtime=minutes(10, 0.2),
     params:
         code=library("denoise_counts"),
         denoise={key: value for key, value in config["denoise"].items() if key != "latents"},

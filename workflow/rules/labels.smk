@@ -19,6 +19,9 @@ rule transfer_labels:
         classifier="logistic|knn",
     conda:
         "../../envs/cells.yaml"
+    resources:
+        mem_mb=memory(700, 1),
+        runtime=minutes(10, 0.1),
     params:
         code=library("transfer_labels"),
         transfer=lookup(dpath="transfer", within=config),
@@ -38,6 +41,9 @@ rule calibrate_labels:
         "results/{dataset}/logs/calibrate_labels/{classifier}.seed{seed}.log",
     conda:
         "../../envs/cells.yaml"
+    resources:
+        mem_mb=memory(600, 0.3),
+        runtime=minutes(5, 0.01),
     params:
         code=library("calibrate_labels"),
     script:
@@ -61,6 +67,9 @@ rule score_labels:
         "results/{dataset}/logs/score_labels.log",
     conda:
         "../../envs/cells.yaml"
+    resources:
+        mem_mb=memory(600, 0.3),
+        runtime=minutes(5, 0.01),
     params:
         code=library("score_labels"),
         seeds=config["seeds"],

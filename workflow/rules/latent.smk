@@ -20,6 +20,9 @@ rule fit_pca:
         "results/{dataset}/logs/fit_pca/seed{seed}.log",
     conda:
         "../../envs/cells.yaml"
+    resources:
+        mem_mb=memory(1000, 0.3, chosen=True),
+        runtime=minutes(10, 0.05),
     params:
         code=library("fit_pca"),
         pca=lookup(dpath="pca", within=config),
@@ -40,6 +43,9 @@ rule correct_harmony:
         "results/{dataset}/logs/correct_harmony/seed{seed}.log",
     conda:
         "../../envs/cells.yaml"
+    resources:
+        mem_mb=memory(800, 1),
+        runtime=minutes(10, 0.1),
     params:
         code=library("correct_harmony"),
         harmony=lookup(dpath="harmony", within=config),
@@ -65,6 +71,9 @@ rule train_dca:
     conda:
         "../../envs/torch.yaml"
     threads: config["training"]["threads"]
+    resources:
+        mem_mb=memory(1200, 0.3, chosen=True),
+        runtime=minutes(30, 0.3),
     params:
         code=library("train_dca"),
         model=lambda wildcards: model(wildcards.latent),
@@ -93,6 +102,9 @@ rule train_scvi:
     conda:
         "../../envs/torch.yaml"
     threads: config["training"]["threads"]
+    resources:
+        mem_mb=memory(1200, 0.3, chosen=True),
+        runtime=minutes(30, 0.3),
     params:
         code=library("train_scvi"),
         model=lambda wildcards: model(wildcards.latent),
@@ -128,6 +140,9 @@ rule train_scanvi:
     conda:
         "../../envs/torch.yaml"
     threads: config["training"]["threads"]
+    resources:
+        mem_mb=memory(1200, 0.3, chosen=True),
+        runtime=minutes(30, 0.3),
     params:
         code=library("train_scanvi"),
         model=lambda wildcards: model(wildcards.latent),
@@ -151,6 +166,9 @@ rule write_loadings:
         latent=named("scvi"),
     conda:
         "../../envs/torch.yaml"
+    resources:
+        mem_mb=memory(800),
+        runtime=minutes(5),
     params:
         code=library("write_loadings"),
     script:
@@ -173,6 +191,9 @@ rule import_latent:
         latent=any_of(imports()),
     conda:
         "../../envs/torch.yaml"
+    resources:
+        mem_mb=memory(1200, 0.3, chosen=True),
+        runtime=minutes(10, 0.05),
     params:
         code=library("import_latent"),
         folder=lambda wildcards: imported(wildcards.dataset)[wildcards.latent],
@@ -194,6 +215,9 @@ rule export_model:
         latent=any_of([named("scvi"), named("scanvi")]),
     conda:
         "../../envs/torch.yaml"
+    resources:
+        mem_mb=memory(800),
+        runtime=minutes(5),
     params:
         code=library("export_model"),
     script:

@@ -23,6 +23,9 @@ rule plot_qc:
         "results/{dataset}/logs/plot_qc.log",
     conda:
         "../../envs/cells.yaml"
+    resources:
+        mem_mb=memory(600, 0.3),
+        runtime=minutes(5),
     params:
         code=library("plot_qc"),
     script:
@@ -49,6 +52,9 @@ rule plot_training:
         "results/{dataset}/logs/plot_training.log",
     conda:
         "../../envs/cells.yaml"
+    resources:
+        mem_mb=memory(600),
+        runtime=minutes(5),
     params:
         code=library("plot_training"),
         latents=lambda wildcards: trained(wildcards.dataset),
@@ -73,6 +79,9 @@ rule plot_layout:
         "results/{dataset}/logs/plot_layout/{method}.{latent}.log",
     conda:
         "../../envs/cells.yaml"
+    resources:
+        mem_mb=memory(600, 0.3),
+        runtime=minutes(5),
     params:
         code=library("plot_layout"),
         max_points=lookup(dpath="report/max_points", within=config),
@@ -104,6 +113,9 @@ rule plot_latents:
         "results/{dataset}/logs/plot_latents.log",
     conda:
         "../../envs/cells.yaml"
+    resources:
+        mem_mb=memory(600, 0.5),
+        runtime=minutes(5),
     params:
         code=library("plot_latents"),
         latents=lambda wildcards: latents(wildcards.dataset),
@@ -130,6 +142,9 @@ rule plot_comparison:
         "results/{dataset}/logs/plot_comparison.log",
     conda:
         "../../envs/cells.yaml"
+    resources:
+        mem_mb=memory(600),
+        runtime=minutes(5),
     params:
         code=library("plot_comparison"),
     script:
@@ -159,6 +174,9 @@ rule plot_labels:
         "results/{dataset}/logs/plot_labels.log",
     conda:
         "../../envs/cells.yaml"
+    resources:
+        mem_mb=memory(600, 0.3),
+        runtime=minutes(5),
     params:
         code=library("plot_labels"),
         seeds=config["seeds"],
@@ -200,6 +218,9 @@ rule export_dataset:
         "results/{dataset}/logs/export_dataset.log",
     conda:
         "../../envs/cells.yaml"
+    resources:
+        mem_mb=memory(1000, 0.5),
+        runtime=minutes(10, 0.05),
     params:
         code=library("export_dataset"),
         latents=lambda wildcards: latents(wildcards.dataset),
@@ -237,6 +258,9 @@ rule write_report:
         "results/logs/write_report.log",
     conda:
         "../../envs/cells.yaml"
+    resources:
+        mem_mb=memory(600),
+        runtime=minutes(5),
     params:
         code=library("write_report"),
         datasets={
