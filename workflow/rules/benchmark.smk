@@ -20,8 +20,8 @@ rule score_latent:
     conda:
         "../../envs/cells.yaml"
     resources:
-        mem_mb=memory(1200, 0.3, chosen=True),
-        runtime=minutes(15, 0.02),
+        mem_mb=memory(1300, 0.2, chosen=True),
+        runtime=minutes(20, 0.01),
     params:
         code=library("score_latent"),
         benchmark=lookup(dpath="benchmark", within=config),
@@ -44,8 +44,8 @@ rule score_controls:
     conda:
         "../../envs/cells.yaml"
     resources:
-        mem_mb=memory(1200, 0.3, chosen=True),
-        runtime=minutes(15, 0.02),
+        mem_mb=memory(1300, 0.2, chosen=True),
+        runtime=minutes(20, 0.01),
     params:
         code=library("score_controls"),
         benchmark=lookup(dpath="benchmark", within=config),
@@ -80,7 +80,7 @@ rule compare_latents:
     conda:
         "../../envs/cells.yaml"
     resources:
-        mem_mb=memory(600),
+        mem_mb=memory(500),
         runtime=minutes(5),
     params:
         code=library("compare_latents"),
@@ -106,8 +106,8 @@ rule score_likelihood:
     conda:
         "../../envs/torch.yaml"
     resources:
-        mem_mb=memory(1200, 0.3, chosen=True),
-        runtime=minutes(15, 0.02),
+        mem_mb=memory(1100, 0.2, chosen=True),
+        runtime=minutes(15, 0.01),
     params:
         code=library("score_likelihood"),
         n_samples=lookup(dpath="benchmark/n_importance_samples", within=config),
@@ -134,7 +134,7 @@ rule compare_likelihoods:
     conda:
         "../../envs/cells.yaml"
     resources:
-        mem_mb=memory(600),
+        mem_mb=memory(500),
         runtime=minutes(5),
     params:
         code=library("compare_likelihoods"),

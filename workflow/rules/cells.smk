@@ -16,8 +16,8 @@ rule build_graph:
     conda:
         "../../envs/cells.yaml"
     resources:
-        mem_mb=memory(700, 1),
-        runtime=minutes(10, 0.05),
+        mem_mb=memory(600, 1.3),
+        runtime=minutes(10, 0.015),
     params:
         code=library("build_graph"),
         graph=lookup(dpath="graph", within=config),
@@ -36,8 +36,8 @@ rule cluster_cells:
     conda:
         "../../envs/cells.yaml"
     resources:
-        mem_mb=memory(700, 1),
-        runtime=minutes(10, 0.1),
+        mem_mb=memory(600, 2.3),
+        runtime=minutes(10, 0.03),
     params:
         code=library("cluster_cells"),
         clusters=lookup(dpath="clusters", within=config),
@@ -57,8 +57,8 @@ rule embed_umap:
     conda:
         "../../envs/cells.yaml"
     resources:
-        mem_mb=memory(1000, 1),
-        runtime=minutes(10, 0.2),
+        mem_mb=memory(1400, 1.2),
+        runtime=minutes(20, 0.03),
     params:
         code=library("embed_umap"),
         layout=lookup(dpath="layout", within=config),
@@ -77,8 +77,8 @@ rule embed_tsne:
     conda:
         "../../envs/cells.yaml"
     resources:
-        mem_mb=memory(1000, 1),
-        runtime=minutes(20, 0.4),
+        mem_mb=memory(1400, 2),
+        runtime=minutes(30, 0.1),
     params:
         code=library("embed_tsne"),
         layout=lookup(dpath="layout", within=config),

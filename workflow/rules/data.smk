@@ -52,8 +52,8 @@ rule validate_counts:
     conda:
         "../../envs/data.yaml"
     resources:
-        mem_mb=memory(800, 0.3),
-        runtime=minutes(5, 0.01),
+        mem_mb=memory(900, 0.2),
+        runtime=minutes(10, 0.01),
     params:
         code=library("validate_counts"),
         dataset=lambda wildcards: {
@@ -84,8 +84,8 @@ rule filter_cells:
     conda:
         "../../envs/data.yaml"
     resources:
-        mem_mb=memory(900, 0.5),
-        runtime=minutes(10, 0.1),
+        mem_mb=memory(1800, 1.5),
+        runtime=minutes(15, 0.04),
     params:
         code=library("filter_cells"),
         filters=lookup(dpath="qc", within=config),
@@ -104,8 +104,8 @@ rule split_cells:
     conda:
         "../../envs/data.yaml"
     resources:
-        mem_mb=memory(500, 0.3),
-        runtime=minutes(5, 0.01),
+        mem_mb=memory(500, 0.4),
+        runtime=minutes(5, 0.002),
     params:
         code=library("split_cells"),
         shares=lookup(dpath="splits", within=config),
@@ -126,8 +126,8 @@ rule select_genes:
     conda:
         "../../envs/data.yaml"
     resources:
-        mem_mb=memory(1200, 0.3),
-        runtime=minutes(10, 0.05),
+        mem_mb=memory(1200, 0.2),
+        runtime=minutes(10, 0.005),
     params:
         code=library("select_genes"),
         selection=lookup(dpath="genes", within=config),

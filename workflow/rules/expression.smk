@@ -19,8 +19,8 @@ rule denoise_counts:
     conda:
         "../../envs/torch.yaml"
     resources:
-        mem_mb=memory(1200, 0.3, chosen=True),
-        runtime=minutes(10, 0.2),
+        mem_mb=memory(1200, 0.5, chosen=True),
+        runtime=minutes(15, 0.05),
     params:
         code=library("denoise_counts"),
         denoise={key: value for key, value in config["denoise"].items() if key != "latents"},

@@ -20,8 +20,8 @@ rule transfer_labels:
     conda:
         "../../envs/cells.yaml"
     resources:
-        mem_mb=memory(700, 1),
-        runtime=minutes(10, 0.1),
+        mem_mb=memory(600, 1.2),
+        runtime=minutes(10, 0.03),
     params:
         code=library("transfer_labels"),
         transfer=lookup(dpath="transfer", within=config),
@@ -42,8 +42,8 @@ rule calibrate_labels:
     conda:
         "../../envs/cells.yaml"
     resources:
-        mem_mb=memory(600, 0.3),
-        runtime=minutes(5, 0.01),
+        mem_mb=memory(500, 0.8),
+        runtime=minutes(5, 0.002),
     params:
         code=library("calibrate_labels"),
     script:
@@ -68,8 +68,8 @@ rule score_labels:
     conda:
         "../../envs/cells.yaml"
     resources:
-        mem_mb=memory(600, 0.3),
-        runtime=minutes(5, 0.01),
+        mem_mb=memory(500, 0.8),
+        runtime=minutes(5, 0.002),
     params:
         code=library("score_labels"),
         seeds=config["seeds"],

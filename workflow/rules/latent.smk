@@ -21,8 +21,8 @@ rule fit_pca:
     conda:
         "../../envs/cells.yaml"
     resources:
-        mem_mb=memory(1000, 0.3, chosen=True),
-        runtime=minutes(10, 0.05),
+        mem_mb=memory(900, 0.3, chosen=True),
+        runtime=minutes(10, 0.01),
     params:
         code=library("fit_pca"),
         pca=lookup(dpath="pca", within=config),
@@ -44,8 +44,8 @@ rule correct_harmony:
     conda:
         "../../envs/cells.yaml"
     resources:
-        mem_mb=memory(800, 1),
-        runtime=minutes(10, 0.1),
+        mem_mb=memory(700, 2),
+        runtime=minutes(15, 0.05),
     params:
         code=library("correct_harmony"),
         harmony=lookup(dpath="harmony", within=config),
@@ -72,8 +72,8 @@ rule train_dca:
         "../../envs/torch.yaml"
     threads: config["training"]["threads"]
     resources:
-        mem_mb=memory(1200, 0.3, chosen=True),
-        runtime=minutes(30, 0.3),
+        mem_mb=memory(1200, 0.5, chosen=True),
+        runtime=minutes(60, 0.05),
     params:
         code=library("train_dca"),
         model=lambda wildcards: model(wildcards.latent),
@@ -103,8 +103,8 @@ rule train_scvi:
         "../../envs/torch.yaml"
     threads: config["training"]["threads"]
     resources:
-        mem_mb=memory(1200, 0.3, chosen=True),
-        runtime=minutes(30, 0.3),
+        mem_mb=memory(1200, 0.5, chosen=True),
+        runtime=minutes(60, 0.05),
     params:
         code=library("train_scvi"),
         model=lambda wildcards: model(wildcards.latent),
@@ -141,8 +141,8 @@ rule train_scanvi:
         "../../envs/torch.yaml"
     threads: config["training"]["threads"]
     resources:
-        mem_mb=memory(1200, 0.3, chosen=True),
-        runtime=minutes(30, 0.3),
+        mem_mb=memory(1200, 0.5, chosen=True),
+        runtime=minutes(60, 0.05),
     params:
         code=library("train_scanvi"),
         model=lambda wildcards: model(wildcards.latent),
@@ -192,8 +192,8 @@ rule import_latent:
     conda:
         "../../envs/torch.yaml"
     resources:
-        mem_mb=memory(1200, 0.3, chosen=True),
-        runtime=minutes(10, 0.05),
+        mem_mb=memory(1200, 0.5, chosen=True),
+        runtime=minutes(10, 0.01),
     params:
         code=library("import_latent"),
         folder=lambda wildcards: imported(wildcards.dataset)[wildcards.latent],

@@ -24,8 +24,8 @@ rule plot_qc:
     conda:
         "../../envs/cells.yaml"
     resources:
-        mem_mb=memory(600, 0.3),
-        runtime=minutes(5),
+        mem_mb=memory(500, 0.2),
+        runtime=minutes(5, 0.002),
     params:
         code=library("plot_qc"),
     script:
@@ -53,7 +53,7 @@ rule plot_training:
     conda:
         "../../envs/cells.yaml"
     resources:
-        mem_mb=memory(600),
+        mem_mb=memory(500),
         runtime=minutes(5),
     params:
         code=library("plot_training"),
@@ -80,8 +80,8 @@ rule plot_layout:
     conda:
         "../../envs/cells.yaml"
     resources:
-        mem_mb=memory(600, 0.3),
-        runtime=minutes(5),
+        mem_mb=memory(500, 0.5),
+        runtime=minutes(5, 0.002),
     params:
         code=library("plot_layout"),
         max_points=lookup(dpath="report/max_points", within=config),
@@ -114,8 +114,8 @@ rule plot_latents:
     conda:
         "../../envs/cells.yaml"
     resources:
-        mem_mb=memory(600, 0.5),
-        runtime=minutes(5),
+        mem_mb=memory(500, 0.8),
+        runtime=minutes(5, 0.002),
     params:
         code=library("plot_latents"),
         latents=lambda wildcards: latents(wildcards.dataset),
@@ -143,7 +143,7 @@ rule plot_comparison:
     conda:
         "../../envs/cells.yaml"
     resources:
-        mem_mb=memory(600),
+        mem_mb=memory(500),
         runtime=minutes(5),
     params:
         code=library("plot_comparison"),
@@ -175,8 +175,8 @@ rule plot_labels:
     conda:
         "../../envs/cells.yaml"
     resources:
-        mem_mb=memory(600, 0.3),
-        runtime=minutes(5),
+        mem_mb=memory(500, 0.8),
+        runtime=minutes(5, 0.002),
     params:
         code=library("plot_labels"),
         seeds=config["seeds"],
@@ -219,8 +219,8 @@ rule export_dataset:
     conda:
         "../../envs/cells.yaml"
     resources:
-        mem_mb=memory(1000, 0.5),
-        runtime=minutes(10, 0.05),
+        mem_mb=memory(1100, 1),
+        runtime=minutes(10, 0.01),
     params:
         code=library("export_dataset"),
         latents=lambda wildcards: latents(wildcards.dataset),
@@ -259,8 +259,8 @@ rule write_report:
     conda:
         "../../envs/cells.yaml"
     resources:
-        mem_mb=memory(600),
-        runtime=minutes(5),
+        mem_mb=memory(600, 0.5),
+        runtime=minutes(5, 0.002),
     params:
         code=library("write_report"),
         datasets={

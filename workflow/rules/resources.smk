@@ -6,8 +6,8 @@ A megabyte of compressed counts holds about half a million that are not zero, su
 
 from functools import cache
 
-CHOSEN_MB = 2.0
-"""Memory for the chosen genes of 1 MB of counts: two thirds of them, at 4 bytes each, and some room."""
+CHOSEN_MB = 1.0
+"""MB of memory for the chosen genes of 1 MB of counts: up to half of these, at 4 bytes each."""
 
 
 def counts_mb(dataset):
@@ -23,9 +23,9 @@ def counts_mb(dataset):
 
 
 def counts_of(wildcards):
-    """Return the MB of the counts of a job's dataset, or 0 where it has none."""
-    dataset = wildcards.get("dataset")
-    return counts_mb(dataset) if dataset in config["datasets"] else 0
+    """Return the MB of the counts that a job sees: of its dataset, or of all."""
+    own = wildcards.get("dataset")
+    return sum(counts_mb(dataset) for dataset in config["datasets"] if own in (None, dataset))
 
 
 def size_mb(path):
@@ -40,7 +40,7 @@ def folder_mb(path):
 
 
 def memory(base, per_mb=0.0, chosen=False):
-    """Return what `mem_mb` is: `base`, and so much per MB of the counts of the job's dataset.
+    """Return what `mem_mb` is: `base`, and so much per MB of counts.
 
     Where a job holds the `chosen` genes of all cells, these come on top, up to what the config lets
     them have in memory.
@@ -55,7 +55,7 @@ def memory(base, per_mb=0.0, chosen=False):
 
 
 def minutes(base, per_mb=0.0):
-    """Return what `runtime` is: `base`, and so much per MB of the counts of the job's dataset."""
+    """Return what `runtime` is: `base`, and so much per MB of counts."""
 
     def runtime(wildcards, attempt):
         return round(attempt * (base + per_mb * counts_of(wildcards)))
