@@ -29,11 +29,13 @@ def test_the_default_datasets_one_of_them_real_go_through_sbatch(run):
     assert "Nothing to be done" in run.submitted("-n")
 
 
-def test_a_job_killed_for_memory_asks_for_more_and_succeeds(toy):
-    little = "train_scvi:mem_mb=160 * 4 ** (attempt - 1)"
+def test_a_job_killed_for_memory_asks_for_more_and_succeeds(toy, trained):
+    little = "train_scvi:mem_mb=400 * 4 ** (attempt - 1)"
     output = toy.submitted(toy.target, "--set-resources", little)
-    assert "SLURM status is: 'OUT_OF_MEMORY'" in output
-    assert (toy.latent / "seed0.h5ad").is_file()
+    (log,) = (toy.folder / ".snakemake/slurm_logs/rule_train_scvi/toy_scvi_0").glob("*.log")
+    assert "Exceeded job memory limit" in log.read_text()
+    assert [f"mem_mb={mb}" in output for mb in (400, 1600, 6400)] == [True, True, False]
+    assert_same_training(toy, trained)
 
 
 def test_a_job_that_is_out_of_time_goes_on_in_the_next_attempt(toy, trained):
