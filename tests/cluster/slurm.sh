@@ -63,7 +63,8 @@ MinJobAge=300
 JobAcctGatherType=jobacct_gather/linux
 JobAcctGatherFrequency=task=1
 JobAcctGatherParams=OverMemoryKill
-NodeName=localnode NodeAddr=127.0.0.1 CPUs=$(nproc) RealMemory=$mb State=UNKNOWN
+# four, however many there are, so that every job of the profile fits
+NodeName=localnode NodeAddr=127.0.0.1 CPUs=4 RealMemory=$mb State=UNKNOWN
 PartitionName=cpu Nodes=localnode Default=YES MaxTime=02:00:00 DefaultTime=00:10:00 State=UP
 END
   ln -sfn "$conf" $link
