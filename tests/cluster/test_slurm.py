@@ -1,3 +1,4 @@
+import re
 import signal
 import subprocess
 
@@ -18,13 +19,12 @@ def assert_same_training(one, other):
 
 def test_the_default_datasets_one_of_them_real_go_through_sbatch(run):
     output = run.submitted()
-    assert "(100%) done" in output
     for dataset in ("pbmc68k", "simulated"):
         assert (run.folder / f"results/{dataset}/{dataset}.h5ad").stat().st_size > 0
         assert (run.folder / f"results/{dataset}/benchmark/comparison.tsv").is_file()
     assert "pbmc68k" in (run.folder / "results/verdict.txt").read_text()
-    n_jobs, n_rules = output.count("has been submitted with SLURM jobid"), 107
-    assert f"{n_rules} of {n_rules} steps" in output
+    n_jobs = output.count("has been submitted with SLURM jobid")
+    n_rules = int(re.search(r"(\d+) of \1 steps \(100%\) done", output)[1])
     assert n_jobs < n_rules / 4
     assert "Nothing to be done" in run.submitted("-n")
 
