@@ -38,7 +38,9 @@ test-peers: .venv-peers/ready
 
 test-cluster: .venv/ready
 	@echo "sclatent: running the tests on a Slurm of one node"
-	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -rs tests/cluster $(ARGS)
+	@tests/cluster/slurm.sh start || true
+	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist worksteal -rs tests/cluster $(ARGS); \
+	  status=$$?; tests/cluster/slurm.sh stop; exit $$status
 
 parity: .venv-peers/ready
 	@echo "sclatent: training scVI and scANVI here and in scvi-tools on the same cells"

@@ -73,6 +73,7 @@ END
 running() { [ -s "$1" ] && kill -0 "$(cat "$1")" 2>/dev/null; }
 
 start() {
+  [ "$(id -u)" = 0 ] || { echo "starting a Slurm needs root" >&2; exit 1; }
   installed || { echo "there is no Slurm here: run $0 install" >&2; exit 1; }
   [ ! -e $link ] || [ "$(readlink $link)" = "$conf" ] || { echo "$link is not ours" >&2; exit 1; }
   configure

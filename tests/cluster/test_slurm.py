@@ -25,7 +25,7 @@ def test_the_default_datasets_one_of_them_real_go_through_sbatch(run):
     assert "pbmc68k" in (run.folder / "results/verdict.txt").read_text()
     n_jobs = output.count("has been submitted with SLURM jobid")
     n_rules = int(re.search(r"(\d+) of \1 steps \(100%\) done", output)[1])
-    assert n_jobs < n_rules / 4
+    assert n_jobs < n_rules / 3
     assert "Nothing to be done" in run.submitted("-n")
 
 
