@@ -3,6 +3,7 @@ import re
 import pytest
 
 PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md", "config/README.md"]
+PAGES += ["docs/cluster.md"]
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -19,6 +19,9 @@ rule score_latent:
         "results/{dataset}/logs/score_latent/{latent}.seed{seed}.log",
     conda:
         "../../envs/cells.yaml"
+    resources:
+        mem_mb=memory(1300, 0.2, chosen=True),
+        runtime=minutes(20, 0.01),
     params:
         code=library("score_latent"),
         packages=pinned("cells"),
@@ -41,6 +44,9 @@ rule score_controls:
         "results/{dataset}/logs/score_controls/seed{seed}.log",
     conda:
         "../../envs/cells.yaml"
+    resources:
+        mem_mb=memory(1300, 0.2, chosen=True),
+        runtime=minutes(20, 0.01),
     params:
         code=library("score_controls"),
         packages=pinned("cells"),
@@ -75,6 +81,9 @@ rule compare_latents:
         "results/{dataset}/logs/compare_latents.log",
     conda:
         "../../envs/cells.yaml"
+    resources:
+        mem_mb=memory(500),
+        runtime=minutes(5),
     params:
         code=library("compare_latents"),
         packages=pinned("cells"),
@@ -99,6 +108,9 @@ rule score_likelihood:
         "results/{dataset}/logs/score_likelihood/{latent}.seed{seed}.log",
     conda:
         "../../envs/torch.yaml"
+    resources:
+        mem_mb=memory(1100, 0.2, chosen=True),
+        runtime=minutes(15, 0.01),
     params:
         code=library("score_likelihood"),
         packages=pinned("torch"),
@@ -125,6 +137,9 @@ rule compare_likelihoods:
         "results/{dataset}/logs/compare_likelihoods.log",
     conda:
         "../../envs/cells.yaml"
+    resources:
+        mem_mb=memory(500),
+        runtime=minutes(5),
     params:
         code=library("compare_likelihoods"),
         packages=pinned("cells"),

@@ -15,6 +15,9 @@ rule build_graph:
         "results/{dataset}/logs/build_graph/{latent}.seed{seed}.log",
     conda:
         "../../envs/cells.yaml"
+    resources:
+        mem_mb=memory(600, 1.3),
+        runtime=minutes(10, 0.015),
     params:
         code=library("build_graph"),
         packages=pinned("cells"),
@@ -33,6 +36,9 @@ rule cluster_cells:
         "results/{dataset}/logs/cluster_cells/{latent}.seed{seed}.log",
     conda:
         "../../envs/cells.yaml"
+    resources:
+        mem_mb=memory(600, 2.3),
+        runtime=minutes(10, 0.03),
     params:
         code=library("cluster_cells"),
         packages=pinned("cells"),
@@ -52,6 +58,9 @@ rule embed_umap:
         "results/{dataset}/logs/embed_umap/{latent}.seed{seed}.log",
     conda:
         "../../envs/cells.yaml"
+    resources:
+        mem_mb=memory(1400, 1.2),
+        runtime=minutes(20, 0.03),
     params:
         code=library("embed_umap"),
         packages=pinned("cells"),
@@ -70,6 +79,9 @@ rule embed_tsne:
         "results/{dataset}/logs/embed_tsne/{latent}.seed{seed}.log",
     conda:
         "../../envs/cells.yaml"
+    resources:
+        mem_mb=memory(1400, 2),
+        runtime=minutes(30, 0.1),
     params:
         code=library("embed_tsne"),
         packages=pinned("cells"),

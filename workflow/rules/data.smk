@@ -13,6 +13,9 @@ rule download_counts:
         "results/{dataset}/logs/download_counts/{file}.log",
     conda:
         "../../envs/data.yaml"
+    resources:
+        mem_mb=memory(500),
+        runtime=minutes(240),
     params:
         # No hash of the library: a change there is no reason to download gigabytes again.
         sample=lambda wildcards: downloads(wildcards.dataset)[wildcards.file],
@@ -28,6 +31,9 @@ rule simulate_counts:
         "results/{dataset}/logs/simulate_counts.log",
     conda:
         "../../envs/data.yaml"
+    resources:
+        mem_mb=memory(500, 40),
+        runtime=minutes(5, 0.1),
     params:
         code=library("simulate_counts"),
         packages=pinned("data"),
@@ -46,6 +52,9 @@ rule validate_counts:
         "results/{dataset}/logs/validate_counts.log",
     conda:
         "../../envs/data.yaml"
+    resources:
+        mem_mb=memory(900, 0.2),
+        runtime=minutes(10, 0.01),
     params:
         code=library("validate_counts"),
         packages=pinned("data"),
@@ -77,6 +86,9 @@ rule filter_cells:
         "results/{dataset}/logs/filter_cells.log",
     conda:
         "../../envs/data.yaml"
+    resources:
+        mem_mb=memory(1800, 1.5),
+        runtime=minutes(15, 0.04),
     params:
         code=library("filter_cells"),
         packages=pinned("data"),
@@ -95,6 +107,9 @@ rule split_cells:
         "results/{dataset}/logs/split_cells/seed{seed}.log",
     conda:
         "../../envs/data.yaml"
+    resources:
+        mem_mb=memory(500, 0.4),
+        runtime=minutes(5, 0.002),
     params:
         code=library("split_cells"),
         packages=pinned("data"),
@@ -115,6 +130,9 @@ rule select_genes:
         "results/{dataset}/logs/select_genes/seed{seed}.log",
     conda:
         "../../envs/data.yaml"
+    resources:
+        mem_mb=memory(1200, 0.2),
+        runtime=minutes(10, 0.005),
     params:
         code=library("select_genes"),
         packages=pinned("data"),

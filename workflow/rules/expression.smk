@@ -18,6 +18,9 @@ rule denoise_counts:
         "results/{dataset}/logs/denoise_counts/{latent}.seed{seed}.log",
     conda:
         "../../envs/torch.yaml"
+    resources:
+        mem_mb=memory(1200, 0.5, chosen=True),
+        runtime=minutes(15, 0.05),
     params:
         code=library("denoise_counts"),
         packages=pinned("torch"),

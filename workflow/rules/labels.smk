@@ -19,6 +19,9 @@ rule transfer_labels:
         classifier="logistic|knn",
     conda:
         "../../envs/cells.yaml"
+    resources:
+        mem_mb=memory(600, 1.2),
+        runtime=minutes(10, 0.03),
     params:
         code=library("transfer_labels"),
         packages=pinned("cells"),
@@ -39,6 +42,9 @@ rule calibrate_labels:
         "results/{dataset}/logs/calibrate_labels/{classifier}.seed{seed}.log",
     conda:
         "../../envs/cells.yaml"
+    resources:
+        mem_mb=memory(500, 0.8),
+        runtime=minutes(5, 0.002),
     params:
         code=library("calibrate_labels"),
         packages=pinned("cells"),
@@ -63,6 +69,9 @@ rule score_labels:
         "results/{dataset}/logs/score_labels.log",
     conda:
         "../../envs/cells.yaml"
+    resources:
+        mem_mb=memory(500, 0.8),
+        runtime=minutes(5, 0.002),
     params:
         code=library("score_labels"),
         packages=pinned("cells"),

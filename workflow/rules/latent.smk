@@ -20,6 +20,9 @@ rule fit_pca:
         "results/{dataset}/logs/fit_pca/seed{seed}.log",
     conda:
         "../../envs/cells.yaml"
+    resources:
+        mem_mb=memory(900, 0.3, chosen=True),
+        runtime=minutes(10, 0.01),
     params:
         code=library("fit_pca"),
         packages=pinned("cells"),
@@ -41,6 +44,9 @@ rule correct_harmony:
         "results/{dataset}/logs/correct_harmony/seed{seed}.log",
     conda:
         "../../envs/cells.yaml"
+    resources:
+        mem_mb=memory(700, 2),
+        runtime=minutes(15, 0.05),
     params:
         code=library("correct_harmony"),
         packages=pinned("cells"),
@@ -67,6 +73,9 @@ rule train_dca:
     conda:
         "../../envs/torch.yaml"
     threads: config["training"]["threads"]
+    resources:
+        mem_mb=memory(1200, 0.5, chosen=True),
+        runtime=minutes(60, 0.05),
     params:
         code=library("train_dca"),
         packages=pinned("torch"),
@@ -96,6 +105,9 @@ rule train_scvi:
     conda:
         "../../envs/torch.yaml"
     threads: config["training"]["threads"]
+    resources:
+        mem_mb=memory(1200, 0.5, chosen=True),
+        runtime=minutes(60, 0.05),
     params:
         code=library("train_scvi"),
         packages=pinned("torch"),
@@ -132,6 +144,9 @@ rule train_scanvi:
     conda:
         "../../envs/torch.yaml"
     threads: config["training"]["threads"]
+    resources:
+        mem_mb=memory(1200, 0.5, chosen=True),
+        runtime=minutes(60, 0.05),
     params:
         code=library("train_scanvi"),
         packages=pinned("torch"),
@@ -156,6 +171,9 @@ rule write_loadings:
         latent=named("scvi"),
     conda:
         "../../envs/torch.yaml"
+    resources:
+        mem_mb=memory(800),
+        runtime=minutes(5),
     params:
         code=library("write_loadings"),
         packages=pinned("torch"),
@@ -179,6 +197,9 @@ rule import_latent:
         latent=any_of(imports()),
     conda:
         "../../envs/torch.yaml"
+    resources:
+        mem_mb=memory(1200, 0.5, chosen=True),
+        runtime=minutes(10, 0.01),
     params:
         code=library("import_latent"),
         packages=pinned("torch"),
@@ -202,6 +223,9 @@ rule export_model:
         latent=any_of([named("scvi"), named("scanvi")]),
     conda:
         "../../envs/torch.yaml"
+    resources:
+        mem_mb=memory(800),
+        runtime=minutes(5),
     params:
         code=library("export_model"),
         packages=pinned("torch"),

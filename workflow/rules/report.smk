@@ -24,6 +24,9 @@ rule plot_qc:
         "results/{dataset}/logs/plot_qc.log",
     conda:
         "../../envs/cells.yaml"
+    resources:
+        mem_mb=memory(500, 0.2),
+        runtime=minutes(5, 0.002),
     params:
         code=library("plot_qc"),
         packages=pinned("cells"),
@@ -51,6 +54,9 @@ rule plot_training:
         "results/{dataset}/logs/plot_training.log",
     conda:
         "../../envs/cells.yaml"
+    resources:
+        mem_mb=memory(500),
+        runtime=minutes(5),
     params:
         code=library("plot_training"),
         packages=pinned("cells"),
@@ -76,6 +82,9 @@ rule plot_layout:
         "results/{dataset}/logs/plot_layout/{method}.{latent}.log",
     conda:
         "../../envs/cells.yaml"
+    resources:
+        mem_mb=memory(500, 0.5),
+        runtime=minutes(5, 0.002),
     params:
         code=library("plot_layout"),
         packages=pinned("cells"),
@@ -108,6 +117,9 @@ rule plot_latents:
         "results/{dataset}/logs/plot_latents.log",
     conda:
         "../../envs/cells.yaml"
+    resources:
+        mem_mb=memory(500, 0.8),
+        runtime=minutes(5, 0.002),
     params:
         code=library("plot_latents"),
         packages=pinned("cells"),
@@ -135,6 +147,9 @@ rule plot_comparison:
         "results/{dataset}/logs/plot_comparison.log",
     conda:
         "../../envs/cells.yaml"
+    resources:
+        mem_mb=memory(500),
+        runtime=minutes(5),
     params:
         code=library("plot_comparison"),
         packages=pinned("cells"),
@@ -165,6 +180,9 @@ rule plot_labels:
         "results/{dataset}/logs/plot_labels.log",
     conda:
         "../../envs/cells.yaml"
+    resources:
+        mem_mb=memory(500, 0.8),
+        runtime=minutes(5, 0.002),
     params:
         code=library("plot_labels"),
         packages=pinned("cells"),
@@ -207,6 +225,9 @@ rule export_dataset:
         "results/{dataset}/logs/export_dataset.log",
     conda:
         "../../envs/cells.yaml"
+    resources:
+        mem_mb=memory(1100, 1),
+        runtime=minutes(10, 0.01),
     params:
         code=library("export_dataset"),
         packages=pinned("cells"),
@@ -243,6 +264,9 @@ rule write_report:
         "results/logs/write_report.log",
     conda:
         "../../envs/cells.yaml"
+    resources:
+        mem_mb=memory(600, 0.5),
+        runtime=minutes(5, 0.002),
     params:
         code=library("write_report"),
         packages=pinned("cells"),

@@ -32,6 +32,7 @@ from sclatent.training.plan import Training
 
 FORMAT = 2
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+STOPPED = 75  # the exit code of what is to be tried again
 TENSOR = "tensor:"  # begins the name of a tensor where it stands in the JSON
 
 
@@ -123,12 +124,12 @@ class Checkpoint:
                 signal.signal(number, handler)
 
     def consider(self, run) -> None:
-        """Write when it is time; after a signal write, and end with the exit status of a shell."""
+        """Write when it is time; after a signal write, and end with `STOPPED`."""
         if self.signal is not None:
             self.write(run)
             name, place = signal.Signals(self.signal).name, run.schedule.place
             print(f"{name}: stopped before {place}; the same command goes on from there")
-            raise SystemExit(128 + self.signal)
+            raise SystemExit(STOPPED)
         if time.monotonic() - self.written >= 60 * self.minutes:
             try:
                 self.write(run)
