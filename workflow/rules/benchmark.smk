@@ -95,7 +95,7 @@ rule score_likelihood:
     log:
         "results/{dataset}/logs/score_likelihood/{latent}.seed{seed}.log",
     conda:
-        "../../envs/torch.yaml"
+        torch_env
     params:
         code=library("score_likelihood"),
         n_samples=lookup(dpath="benchmark/n_importance_samples", within=config),

@@ -17,7 +17,7 @@ rule denoise_counts:
     log:
         "results/{dataset}/logs/denoise_counts/{latent}.seed{seed}.log",
     conda:
-        "../../envs/torch.yaml"
+        torch_env
     params:
         code=library("denoise_counts"),
         denoise={key: value for key, value in config["denoise"].items() if key != "latents"},

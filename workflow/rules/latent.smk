@@ -63,7 +63,7 @@ rule train_dca:
     wildcard_constraints:
         latent=named("dca"),
     conda:
-        "../../envs/torch.yaml"
+        torch_env
     threads: config["training"]["threads"]
     params:
         code=library("train_dca"),
@@ -91,7 +91,7 @@ rule train_scvi:
     wildcard_constraints:
         latent=named("scvi"),
     conda:
-        "../../envs/torch.yaml"
+        torch_env
     threads: config["training"]["threads"]
     params:
         code=library("train_scvi"),
@@ -126,7 +126,7 @@ rule train_scanvi:
     wildcard_constraints:
         latent=named("scanvi"),
     conda:
-        "../../envs/torch.yaml"
+        torch_env
     threads: config["training"]["threads"]
     params:
         code=library("train_scanvi"),
@@ -150,7 +150,7 @@ rule write_loadings:
     wildcard_constraints:
         latent=named("scvi"),
     conda:
-        "../../envs/torch.yaml"
+        torch_env
     params:
         code=library("write_loadings"),
     script:
@@ -172,11 +172,11 @@ rule import_latent:
     wildcard_constraints:
         latent=any_of(imports()),
     conda:
-        "../../envs/torch.yaml"
+        torch_env
     params:
         code=library("import_latent"),
         folder=lambda wildcards: imported(wildcards.dataset)[wildcards.latent],
-        device=lookup(dpath="training/device", within=config),
+        device=lambda wildcards: plan(wildcards.latent)["device"],
         memory_gb=lookup(dpath="training/memory_gb", within=config),
     script:
         "../../scripts/import_latent.py"
@@ -193,7 +193,7 @@ rule export_model:
     wildcard_constraints:
         latent=any_of([named("scvi"), named("scanvi")]),
     conda:
-        "../../envs/torch.yaml"
+        torch_env
     params:
         code=library("export_model"),
     script:
