@@ -1,4 +1,4 @@
-"""The workflow run from an environment that holds Snakemake alone, with one environment per group."""
+"""The workflow run from an environment of Snakemake alone, with an environment per group of rules."""
 
 import contextlib
 import hashlib
@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import pytest
@@ -24,7 +24,9 @@ HERE = Path(__file__).parent
 def cache() -> Path:
     """The folder that keeps environments, or a skip that says why."""
     if "SCLATENT_ENVS" not in os.environ:
-        pytest.skip("builds 3 GB of environments: make test-envs, or name a folder in SCLATENT_ENVS")
+        pytest.skip(
+            "builds 3 GB of environments: make test-envs, or name a folder in SCLATENT_ENVS"
+        )
     folder = Path(os.environ["SCLATENT_ENVS"]).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     return folder
@@ -50,56 +52,49 @@ class Job:
 
     rule: str
     prefix: Path
-    modules: dict[str, Path]
+    modules: dict[str, str]
 
     @property
-    def environment(self) -> str:
-        """The text of the file that the job's environment was made from."""
-        return self.prefix.with_suffix(".yaml").read_text()
+    def file(self) -> Path:
+        """Snakemake's copy of the file that the job's environment was made from."""
+        return self.prefix.with_suffix(".yaml")
+
+    def packages(self, prefix: Path) -> set[str]:
+        """Return the packages that the job loaded from an environment."""
+        owners = owned(prefix)
+        return {owners[file] for file in self.modules.values() if file in owners}
 
 
-@dataclass
-class Chain:
-    """Finished runs of the workflow with an environment per group of rules."""
-
-    folder: Path
-    lean: Path
-    printed: str
-    jobs: list[Job]
-
-    def belongs(self, prefix: Path) -> dict[str, str]:
-        """Return {path of a file: package} of an environment's packages."""
-        site = next(prefix.glob("lib/python*/site-packages"))
-        return {
-            str(site / file): package.name.lower()
-            for package in importlib.metadata.distributions(path=[str(site)])
-            for file in package.files or []
-        }
+@lru_cache
+def owned(prefix: Path) -> dict[str, str]:
+    """Return {file: the package it belongs to} of an environment."""
+    site = next(prefix.glob("lib/python*/site-packages"))
+    return {
+        str(site / file): package.name.lower()
+        for package in importlib.metadata.distributions(path=[str(site)])
+        for file in package.files or []
+    }
 
 
 @pytest.fixture(scope="session")
-def chain(root, cache, lean, tmp_path_factory) -> Chain:
-    """Every rule run: from a simulation, a download and a zarr store to the report."""
+def chain(root, cache, lean, tmp_path_factory) -> list[Job]:
+    """The jobs of every rule: a dataset up to the report, then other sources and a model."""
     folder = tmp_path_factory.mktemp("chain")
-    records = folder / "records"
-    records.mkdir()
+    (folder / "records").mkdir()
     write_counts(folder)
     config = yaml.safe_load((HERE / "config.yaml").read_text())
-    with served(folder / "served") as address:
-        config["datasets"] = {
-            "toy": {
-                "source": "simulate",
-                "simulate": {"n_cells": 400, "n_genes": 300, "n_batches": 2, "n_types": 3},
-            },
-            "plain": {"samples": {"table": f"{address}/table.csv", "store": "store.zarr"}},
-        }
-        printed = run(root, folder, cache, lean, config)
+    sources = config.pop("sources")
+    run(root, folder, cache, lean, config)
     config["latents"].append("scvi_bought")
     exported = "results/toy/latent/scvi/seed0.scvi-tools"
     config["datasets"]["toy"]["models"] = {"scvi_bought": exported}
-    wanted = "results/toy/latent/scvi_bought/seed0.h5ad"
-    printed += run(root, folder, cache, lean, config, wanted)
-    return Chain(folder, lean, printed, list(map(job, records.glob("*.json"))))
+    wanted = ["results/toy/latent/scvi_bought/seed0.h5ad"]
+    with served(folder / "served") as address:
+        for name, source in sources.items():
+            config["datasets"][name] = {"source": source.format(address=address)}
+            wanted.append(f"results/{name}/data/cells.h5ad")
+        run(root, folder, cache, lean, config, *wanted)
+    return list(map(job, (folder / "records").glob("*.py.json")))
 
 
 def write_counts(folder: Path) -> None:
@@ -134,8 +129,8 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
         """Say nothing."""
 
 
-def run(root: Path, folder: Path, cache: Path, lean: Path, config: dict, *targets: str) -> str:
-    """Run the workflow through the stand-in for conda and return what it printed."""
+def run(root: Path, folder: Path, cache: Path, lean: Path, config: dict, *targets: str) -> None:
+    """Run the workflow through the stand-in for conda."""
     file = folder / "my.yaml"
     file.write_text(yaml.safe_dump(config))
     environment = {key: os.environ[key] for key in os.environ if key != "VIRTUAL_ENV"}
@@ -152,10 +147,9 @@ def run(root: Path, folder: Path, cache: Path, lean: Path, config: dict, *target
         text=True,
     )
     assert done.returncode == 0, done.stdout[-6000:]
-    return done.stdout
 
 
 def job(record: Path) -> Job:
     """Read what one job wrote down."""
     found = json.loads(record.read_text())
-    return Job(Path(found["script"]).suffixes[-2][1:], Path(found["prefix"]), found["modules"])
+    return Job(found["script"].split(".")[-2], Path(found["prefix"]), found["modules"])
