@@ -1,4 +1,4 @@
-"""The workflow run from an environment of Snakemake alone, with an environment per group of rules."""
+"""The workflow run from an environment of Snakemake alone, each rule in that of its group."""
 
 import contextlib
 import hashlib
