@@ -1,6 +1,7 @@
 # make run             set up .venv if needed, then run the workflow on the embedded default
 # make test            set up .venv if needed, then run the tests
 # make test-peers      set up .venv-peers if needed, then run the tests against published tools
+# make test-envs       run the workflow in an environment per group of rules, built from envs/
 # make test-cluster    run the tests on a Slurm of one node, where there are root and its packages
 # make parity          set up .venv-peers if needed, then train here and in scvi-tools, side by side
 # make bench-schedule  compare learning rates and minibatches by the likelihood of held-out cells
@@ -21,7 +22,10 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 # uv reads another variable than pip for folders with wheels
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 
-.PHONY: run test test-peers test-cluster parity bench-schedule bench-training bench-loading bench-scaling bench-million check format lock clean
+# where the tests of the environments keep what they build
+test-envs: export SCLATENT_ENVS ?= .cache/envs
+
+.PHONY: run test test-peers test-envs test-cluster parity bench-schedule bench-training bench-loading bench-scaling bench-million check format lock clean
 
 run: .venv/ready
 	@echo "sclatent: running the workflow on the embedded default; results and report go to results/"
@@ -35,6 +39,10 @@ test-peers: .venv-peers/ready
 	@echo "sclatent: running the tests against published tools"
 	@OMP_NUM_THREADS=1 TRITON_INTERPRET=1 .venv-peers/bin/python -m pytest -n 2 --dist worksteal \
 	  tests/peers tests/unit/kernels/cuda $(ARGS)
+
+test-envs: .venv/ready
+	@echo "sclatent: running the workflow in an environment per group of rules (3 GB in $(SCLATENT_ENVS))"
+	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest tests/envs $(ARGS)
 
 test-cluster: .venv/ready
 	@echo "sclatent: running the tests on a Slurm of one node"

@@ -105,19 +105,6 @@ def test_no_script_imports_a_peer(root):
         assert not imports(path) & peers, path
 
 
-PYPI = {"pytorch": "torch", "python-igraph": "igraph", "matplotlib-base": "matplotlib"}
-
-
-def test_the_conda_pins_equal_the_lock(root, pins):
-    paths = sorted((root / "envs").glob("*.yaml"))
-    assert 1 <= len(paths) <= 6
-    for path in paths:
-        for line in yaml.safe_load(path.read_text())["dependencies"]:
-            name, version = line.split(" =")
-            if name != "python":
-                assert pins[PYPI.get(name, name)] == version, f"{path.name}: {line}"
-
-
 IMPORTS = {
     "sklearn": "scikit-learn",
     "skmisc": "scikit-misc",
@@ -137,9 +124,9 @@ def test_an_environment_lists_what_its_scripts_import(root):
 
     bodies = rules(root)
     for name, body in bodies.items():
-        env = re.search(r"envs/(\w+)\.yaml", body)[1]
+        env = re.search(r"^    conda:\n.*?(?:envs/)?(\w+)(?:_env|\.yaml)", body, re.M)[1]
         listed = {
-            line.split(" =")[0]
+            line.split()[0]
             for line in yaml.safe_load((root / f"envs/{env}.yaml").read_text())["dependencies"]
         }
         for path in closure(root, root / f"scripts/{name}.py"):

@@ -107,7 +107,7 @@ rule score_likelihood:
     log:
         "results/{dataset}/logs/score_likelihood/{latent}.seed{seed}.log",
     conda:
-        "../../envs/torch.yaml"
+        torch_env
     resources:
         mem_mb=memory(1100, 0.2, chosen=True),
         runtime=minutes(15, 0.01),

@@ -195,6 +195,12 @@ def plan(latent):
     return {**common, **own["training"]}
 
 
+def torch_env(wildcards):
+    """Return the conda environment that a latent's model runs in: by the device it trains on."""
+    cuda = plan(wildcards.latent)["device"] == "cuda"
+    return "../../envs/torch-cuda.yaml" if cuda else "../../envs/torch.yaml"
+
+
 def needs_labels(latent):
     """Say whether a latent cannot be computed without labels."""
     return kind(latent) == "scanvi" or label_floor(latent) > 0

@@ -17,7 +17,7 @@ rule denoise_counts:
     log:
         "results/{dataset}/logs/denoise_counts/{latent}.seed{seed}.log",
     conda:
-        "../../envs/torch.yaml"
+        torch_env
     resources:
         mem_mb=memory(1200, 0.5, chosen=True),
         runtime=minutes(15, 0.05),

@@ -71,7 +71,7 @@ rule train_dca:
     wildcard_constraints:
         latent=named("dca"),
     conda:
-        "../../envs/torch.yaml"
+        torch_env
     threads: config["training"]["threads"]
     resources:
         mem_mb=memory(1200, 0.5, chosen=True),
@@ -103,7 +103,7 @@ rule train_scvi:
     wildcard_constraints:
         latent=named("scvi"),
     conda:
-        "../../envs/torch.yaml"
+        torch_env
     threads: config["training"]["threads"]
     resources:
         mem_mb=memory(1200, 0.5, chosen=True),
@@ -142,7 +142,7 @@ rule train_scanvi:
     wildcard_constraints:
         latent=named("scanvi"),
     conda:
-        "../../envs/torch.yaml"
+        torch_env
     threads: config["training"]["threads"]
     resources:
         mem_mb=memory(1200, 0.5, chosen=True),
@@ -170,7 +170,7 @@ rule write_loadings:
     wildcard_constraints:
         latent=named("scvi"),
     conda:
-        "../../envs/torch.yaml"
+        torch_env
     resources:
         mem_mb=memory(800),
         runtime=minutes(5),
@@ -196,7 +196,7 @@ rule import_latent:
     wildcard_constraints:
         latent=any_of(imports()),
     conda:
-        "../../envs/torch.yaml"
+        torch_env
     resources:
         mem_mb=memory(1200, 0.5, chosen=True),
         runtime=minutes(10, 0.01),
@@ -205,7 +205,7 @@ rule import_latent:
         packages=pinned("torch"),
         contents=lambda wildcards: contents([imported_file(wildcards)]),
         folder=lambda wildcards: imported(wildcards.dataset)[wildcards.latent],
-        device=lookup(dpath="training/device", within=config),
+        device=lambda wildcards: plan(wildcards.latent)["device"],
         memory_gb=lookup(dpath="training/memory_gb", within=config),
     script:
         "../../scripts/import_latent.py"
@@ -222,7 +222,7 @@ rule export_model:
     wildcard_constraints:
         latent=any_of([named("scvi"), named("scanvi")]),
     conda:
-        "../../envs/torch.yaml"
+        torch_env
     resources:
         mem_mb=memory(800),
         runtime=minutes(5),
