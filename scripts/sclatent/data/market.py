@@ -1,7 +1,6 @@
 """Read the Matrix Market file of a 10x folder: genes in rows, cells in columns."""
 
 import gzip
-import io
 from pathlib import Path
 
 import numpy as np
@@ -14,29 +13,6 @@ GZIP = b"\x1f\x8b"
 SQUARE = 200  # genes and cells from which their totals tell one from the other
 
 
-class Real(io.RawIOBase):
-    """A Matrix Market file that calls its whole numbers real.
-
-    SciPy reads 2.5 as 2 in a file that promises whole numbers, and a number too large not at all.
-    """
-
-    def __init__(self, file):
-        self.file = file
-        self.start = file.readline(1024).replace(b"unsigned-", b"").replace(b"integer", b"real")
-
-    def readable(self) -> bool:
-        """Return True."""
-        return True
-
-    def readinto(self, room) -> int:
-        """Fill the room with the first line, then with what follows it."""
-        if not self.start:
-            return self.file.readinto(room)
-        start, self.start = self.start[: len(room)], self.start[len(room) :]
-        room[: len(start)] = start
-        return len(start)
-
-
 def opened(path: Path):
     """Open a file, plain or gzipped."""
     with open(path, "rb") as file:
@@ -45,7 +21,7 @@ def opened(path: Path):
 
 
 def read_market(path: Path, named: tuple[int, int]) -> sparse.csr_matrix:
-    """Read counts as floats (n_cells, n_genes).
+    """Read counts (n_cells, n_genes).
 
     Parameters
     ----------
@@ -64,19 +40,17 @@ def read_market(path: Path, named: tuple[int, int]) -> sparse.csr_matrix:
     """
     import scipy.io
 
-    with opened(path) as file:
-        n_genes, n_cells, n_values, layout, kind, symmetry = scipy.io.mminfo(file)
+    n_genes, n_cells, n_values, _, kind, symmetry = scipy.io.mminfo(path)
     if kind not in ("integer", "unsigned-integer", "real") or symmetry != "general":
         raise ValueError(f"it is a matrix of kind {kind}, {symmetry}: counts are integer, general")
     check_shape(path, (n_genes, n_cells), named)
     check_size(16 * n_values, str(path))
-    with opened(path) as file:
-        try:
-            counts = sparse.csr_matrix(scipy.io.mmread(io.BufferedReader(Real(file))).T)
-        except ValueError as error:
-            if "Truncated" not in str(error):
-                raise
-            raise ValueError(f"{shortage(path, n_values)} ({error})") from error
+    try:
+        counts = sparse.csr_matrix(scipy.io.mmread(path).T)
+    except ValueError as error:
+        if "Truncated" not in str(error):
+            raise
+        raise ValueError(f"{shortage(path, n_values)} ({error})") from error
     check_square(path, counts)
     return counts
 
@@ -105,7 +79,7 @@ def check_shape(path, found: tuple[int, int], named: tuple[int, int]) -> None:
 def check_square(path, counts: sparse.csr_matrix) -> None:
     """Refuse a matrix (n_cells, n_genes) of as many cells as genes that looks transposed.
 
-    Its size does not tell. But totals of genes differ by orders of magnitude, those of cells do not.
+    Its size does not tell. Totals of genes differ by orders of magnitude, those of cells do not.
     """
     if counts.shape[0] != counts.shape[1] or counts.shape[0] < SQUARE:
         return
