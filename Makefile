@@ -1,5 +1,6 @@
 # make run             set up .venv if needed, then run the workflow on the embedded default
 # make test            set up .venv if needed, then run the tests
+# make test-faults    set up .venv if needed, then run the fault cases and print their table
 # make test-peers      set up .venv-peers if needed, then run the tests against published tools
 # make parity          set up .venv-peers if needed, then train here and in scvi-tools, side by side
 # make bench-schedule  compare learning rates and minibatches by the likelihood of held-out cells
@@ -20,7 +21,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 # uv reads another variable than pip for folders with wheels
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 
-.PHONY: run test test-peers parity bench-schedule bench-training bench-loading bench-scaling bench-million check format lock clean
+.PHONY: run test test-faults test-peers parity bench-schedule bench-training bench-loading bench-scaling bench-million check format lock clean
 
 run: .venv/ready
 	@echo "sclatent: running the workflow on the embedded default; results and report go to results/"
@@ -29,6 +30,10 @@ run: .venv/ready
 test: .venv/ready
 	@echo "sclatent: running the tests"
 	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist worksteal $(ARGS)
+
+test-faults: .venv/ready
+	@echo "sclatent: running the fault cases"
+	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q tests/faults $(ARGS)
 
 test-peers: .venv-peers/ready
 	@echo "sclatent: running the tests against published tools"
