@@ -1,5 +1,6 @@
 # make run             set up .venv if needed, then run the workflow on the embedded default
 # make test            set up .venv if needed, then run the tests
+# make test-faults     set up .venv if needed, then run the fault cases and print their table
 # make test-peers      set up .venv-peers if needed, then run the tests against published tools
 # make test-envs       run the workflow in an environment per group of rules, built from envs/
 # make test-cluster    run the tests on a Slurm of one node, where there are root and its packages
@@ -25,7 +26,7 @@ export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 # where the tests of the environments keep what they build
 test-envs: export SCLATENT_ENVS ?= .cache/envs
 
-.PHONY: run test test-peers test-envs test-cluster parity bench-schedule bench-training bench-loading bench-scaling bench-million check format lock clean
+.PHONY: run test test-faults test-peers test-envs test-cluster parity bench-schedule bench-training bench-loading bench-scaling bench-million check format lock clean
 
 run: .venv/ready
 	@echo "sclatent: running the workflow on the embedded default; results and report go to results/"
@@ -34,6 +35,10 @@ run: .venv/ready
 test: .venv/ready
 	@echo "sclatent: running the tests"
 	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist worksteal $(ARGS)
+
+test-faults: .venv/ready
+	@echo "sclatent: running the fault cases"
+	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q tests/faults $(ARGS)
 
 test-peers: .venv-peers/ready
 	@echo "sclatent: running the tests against published tools"

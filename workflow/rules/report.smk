@@ -288,6 +288,9 @@ rule describe_run:
         "results/logs/describe_run.log",
     conda:
         "../../envs/crate.yaml"
+    resources:
+        mem_mb=memory(500),
+        runtime=minutes(5),
     params:
         code=library("describe_run"),
         packages=pinned("crate"),

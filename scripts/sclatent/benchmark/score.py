@@ -71,6 +71,13 @@ class Judge:
     references: dict[int, np.ndarray]
     settings: BenchmarkSettings
 
+    @property
+    def confounded(self) -> bool:
+        """Whether there are labels and several batches, and no label is in two of them."""
+        known = self.labels >= 0
+        several = len(np.unique(self.batches)) > 1
+        return several and known.any() and not metrics.matchable(self.labels, self.batches).any()
+
 
 def prepare(cells: ChosenCounts, settings: BenchmarkSettings, seed: int) -> Judge:
     """Choose the cells that are judged and find the neighbours to preserve.
@@ -187,7 +194,7 @@ def measure(latent: np.ndarray, judge: Judge, seed: int) -> dict[str, float]:
         ("nmi", "ari"): lambda: metrics.kmeans_agreement(test, test_labels, settings.n_inits, seed),
         ("clisi",): lambda: metrics.clisi(test, test_labels, k_lisi),
         ("graph_connectivity",): lambda: metrics.graph_connectivity(test, test_labels),
-        ("ilisi",): lambda: metrics.ilisi(latent, batches, k_lisi),
+        ("ilisi",): lambda: np.nan if judge.confounded else metrics.ilisi(latent, batches, k_lisi),
         ("preservation",): lambda: metrics.preservation(latent, batches, judge.references),
     }
     values = {}
@@ -204,6 +211,8 @@ def note(metric: str, value: float, judge: Judge) -> str:
     single = len(np.unique(judge.batches)) == 1
     if metric == "ilisi" and single:
         return "single batch"
+    if metric == "ilisi" and judge.confounded:
+        return "no type in two batches"
     if metric == "knn_accuracy" and single and not np.isnan(value):
         return "within one batch"
     if not np.isnan(value):

@@ -15,6 +15,7 @@ from sclatent.data.store import UNKNOWN
 from sclatent.errors import nearest, problem
 
 LIKE_UNKNOWN = re.compile(r"^(unknown|na|n/a|nan|none|unassigned|unlabell?ed)$", re.IGNORECASE)
+DECIMAL = re.compile(r"^-?\d+\.0+$")
 MERGED = "merged"
 SAMPLE, BARCODE = "source_sample", "source_barcode"  # of datasets with several samples
 
@@ -113,7 +114,20 @@ def name_batches(obs: pd.DataFrame, entry: Entry, name: str, problems: list[str]
         what = f"{batch.isna().sum():,} of {len(batch):,} cells have no {entry.batch}: {cell}"
         fix = "fill the column, or leave the cells out with keep"
         problems.append(problem(f"dataset {name}", what, fix))
-    return batch.fillna("missing")
+    return merge_decimals(batch).fillna("missing")
+
+
+def merge_decimals(batch: pd.Series) -> pd.Series:
+    """Return batches with '1.0' called '1' where both are there.
+
+    A file that passed through a table of floats, or one with text, has the other form.
+    """
+    there = set(batch.dropna())
+    renamed = {key: key.split(".")[0] for key in there if DECIMAL.match(key)}
+    renamed = {key: value for key, value in sorted(renamed.items()) if value in there}
+    for key, value in renamed.items():
+        print(f"WARNING batches '{value}' and '{key}' are taken for one, '{value}'")
+    return batch.replace(renamed)
 
 
 def treat_small_batches(
@@ -190,6 +204,26 @@ def check_labels(
         what = f"0 of {len(labels):,} cells are labelled{where}"
         fix = "correct cell_type, unknown and hidden_batches, or leave cell_type out"
         problems.append(problem(f"dataset {name}", what, fix))
+
+
+def warn_confounded(labels: pd.Series, batch: pd.Series) -> None:
+    """Warn of labels that occur in one of several batches only."""
+    pairs = pd.DataFrame({"label": labels.to_numpy(), "batch": batch.to_numpy()})
+    n_batches = pairs[pairs["label"] != UNKNOWN].groupby("label")["batch"].nunique()
+    alone = n_batches.index[n_batches == 1]
+    if batch.nunique() < 2 or not len(alone):
+        return
+    if len(alone) == len(n_batches):
+        print(
+            "WARNING no cell type is in two batches: what is type and what is batch cannot be told "
+            "apart, so the mixing of batches is not measured and a correction may remove types"
+        )
+        return
+    listed = ", ".join(alone[:10]) + (", ..." if len(alone) > 10 else "")
+    print(
+        f"WARNING {len(alone):,} of {len(n_batches):,} cell types are in one batch only "
+        f"(confounded with it): {listed}"
+    )
 
 
 def rename_columns(obs: pd.DataFrame, entry: Entry, batch, labels) -> pd.DataFrame:

@@ -20,7 +20,7 @@ from sclatent.errors import InputError, problem
 
 BLOCK = 2**25  # values of a dense matrix held at a time: 256 MB as float64
 UNREADABLE = (
-    *(OSError, EOFError, KeyError, ValueError, IndexError, RuntimeError),
+    *(OSError, EOFError, KeyError, ValueError, IndexError, RuntimeError, OverflowError),
     *(zlib.error, csv.Error, tarfile.TarError, zipfile.BadZipFile),
 )
 

@@ -14,12 +14,12 @@ from scipy import sparse
 
 from sclatent.data.blocks import Rows, in_memory
 from sclatent.data.content import Content
+from sclatent.data.names import ENSEMBL, strip_versions
 from sclatent.errors import InputError, nearest, problem
 
 LARGEST = 2**31 - 1
 EXACT_FLOAT32 = 2**24  # the next whole number is not a float32
 KINDS = ("are NaN", "are infinite", "are negative", "are not whole numbers", "are too large")
-ENSEMBL = re.compile(r"^ENS[A-Z]*G\d{6,}(\.\d+)?$")
 BARCODE = re.compile(r"(?<![A-Za-z])[ACGT]{10,}(?![A-Za-z])")
 COMMON_GENES = {"ACTB", "GAPDH", "B2M", "MALAT1", "EEF1A1", "TMSB4X", "RPLP0", "TPT1"}
 ID_COLUMNS = ("gene_id", "gene_ids", "ensembl_id", "ensembl", "feature_id")
@@ -190,9 +190,9 @@ def name_genes(var: pd.DataFrame, where: str, problems: list[str]) -> pd.DataFra
     symbols, ids = pd.Series(names), None
     columns = [column for column in ID_COLUMNS if column in var]
     if columns:
-        ids = pd.Series(var[columns[0]].astype(str).to_numpy(object))
+        ids = strip_versions(pd.Series(var[columns[0]].astype(str).to_numpy(object)), where)
     elif names.str.match(ENSEMBL).mean() > 0.5:
-        ids = pd.Series(names)
+        symbols = ids = strip_versions(pd.Series(names), where)
         columns = [column for column in SYMBOL_COLUMNS if column in var]
         symbols = var[columns[0]].astype(object).reset_index(drop=True) if columns else symbols
     symbols = symbols.astype(object)

@@ -1,7 +1,7 @@
 """One reader for every file format; the format is told by what the file holds, not by its name."""
 
 import csv
-import gzip
+import io
 from functools import partial
 from pathlib import Path
 
@@ -12,8 +12,9 @@ from scipy import sparse
 
 from sclatent.data.blocks import stored
 from sclatent.data.content import Content, read_dense, read_matrix, readable, text
+from sclatent.data.market import opened
 from sclatent.data.settings import Entry
-from sclatent.data.tenx import GZIP, is_tenx_hdf5, matrix_files, read_tenx_hdf5, read_tenx_matrix
+from sclatent.data.tenx import is_tenx_hdf5, matrix_files, read_tenx_hdf5, read_tenx_matrix
 from sclatent.errors import InputError, nearest, problem
 
 CELL_NAMES = ("CellID", "obs_names", "cell_names", "barcodes", "barcode")
@@ -211,10 +212,7 @@ def read_text(path: Path, genes_in_rows: bool = False) -> Content:
 
     The names are read apart from the numbers, since pandas renames what occurs twice.
     """
-    with open(path, "rb") as file:
-        start = file.read(2)
-    opened = gzip.open if start == GZIP else open
-    with opened(path, "rt", encoding="utf-8-sig", newline="") as file:
+    with io.TextIOWrapper(opened(path), encoding="utf-8-sig", newline="") as file:
         line = file.readline()
         if "\0" in line:
             raise ValueError("it is neither text nor any format known here")

@@ -10,8 +10,10 @@ from sclatent.data import columns, contract, covariates, store
 from sclatent.data.archives import extract, find_samples, is_archive
 from sclatent.data.blocks import Dataset, row_sizes, stack, write_dataset
 from sclatent.data.content import Content
+from sclatent.data.copies import Copies
 from sclatent.data.embedded import PREFIX, read_embedded
 from sclatent.data.formats import read_content
+from sclatent.data.names import kind, unlike
 from sclatent.data.settings import Entry, Limits
 from sclatent.data.store import UNKNOWN
 from sclatent.errors import InputError, problem
@@ -173,11 +175,11 @@ def shared_genes(genes: dict[str, pd.Index], name: str) -> pd.Index:
     }
     if few:
         listed = "; ".join(
-            f"{sample} {len(index):,} genes such as {index[0]}" for sample, index in genes.items()
+            f"{sample} {len(index):,} {kind(index)} such as {index[0]}"
+            for sample, index in genes.items()
         )
         what = f"the samples share only {len(shared):,} genes ({listed})"
-        fix = "count all samples against one reference, with genes named alike"
-        raise InputError(problem(f"dataset {name}", what, fix))
+        raise InputError(problem(f"dataset {name}", what, unlike(genes)))
     dropped = len(set().union(*indices)) - len(shared)
     print(f"{len(genes)} samples share {len(shared):,} genes; {dropped:,} others are dropped")
     return shared
@@ -206,6 +208,7 @@ def name_cells(
     batch, large = columns.treat_small_batches(batch, limits, name, problems)
     obs, batch, labels = obs[large], batch[large], labels[large]
     columns.check_labels(labels, batch, entry, name, problems)
+    columns.warn_confounded(labels, batch)
     found = covariates.read_covariates(obs, batch, labels, entry, name, problems)
     kept[kept] = large
     obs = columns.rename_columns(obs, entry, batch, labels)
@@ -225,8 +228,11 @@ def report(table) -> None:
 
 
 def write_counts(path, dataset: Dataset) -> None:
-    """Write what `read_dataset` read, and print how many counts there are."""
-    write_dataset(path, dataset)
+    """Write what `read_dataset` read, print how many counts there are, and warn of equal cells."""
+    copies = Copies(dataset.counts.shape[1])
+    counts = dataset.counts.map(copies.look, dataset.counts.dtype)
+    write_dataset(path, replace(dataset, counts=counts))
+    copies.report(dataset.table.obs_names)
     sizes = row_sizes(path)
     empty = int(np.count_nonzero(sizes == 0))
     if empty:

@@ -1,20 +1,19 @@
 """Read what Cell Ranger writes: HDF5 files and matrix folders of its versions 2 and 3."""
 
 import csv
-import gzip
+import io
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pandas as pd
-from scipy import sparse
 
 from sclatent.data.blocks import stored
-from sclatent.data.content import Content, check_size, text
+from sclatent.data.content import Content, text
+from sclatent.data.market import opened, read_market
 from sclatent.errors import InputError, nearest, problem
 
 GENE_TYPE = "Gene Expression"
-GZIP = b"\x1f\x8b"
 
 
 def is_tenx_hdf5(file: h5py.File) -> bool:
@@ -99,15 +98,10 @@ def read_tenx_matrix(path) -> Content:
     InputError
         When a file is missing or the sizes of the three do not agree.
     """
-    import scipy.io
-
     path = Path(path)
     barcodes = read_columns(beside(path, "barcodes.tsv"))
     features = read_columns(beside(path, "features.tsv", "genes.tsv"))
-    n_genes, n_cells, n_values, *_ = scipy.io.mminfo(path)
-    check_shape(path, (n_genes, n_cells), (len(features), len(barcodes)))
-    check_size(16 * n_values, str(path))
-    counts = sparse.csr_matrix(scipy.io.mmread(path).T)
+    counts = read_market(path, (len(features), len(barcodes)))
     var = pd.DataFrame(index=features[min(1, features.shape[1] - 1)].to_numpy(object))
     if features.shape[1] > 1:
         var["gene_id"] = features[0].to_numpy(object)
@@ -131,24 +125,8 @@ def beside(matrix: Path, *names: str) -> Path:
 
 def read_columns(path: Path) -> pd.DataFrame:
     """Read a table without a header, plain or gzipped, with any line ends, with or without BOM."""
-    with open(path, "rb") as file:
-        opened = gzip.open if file.read(2) == GZIP else open
-    with opened(path, "rt", encoding="utf-8-sig", newline=None) as file:
+    with io.TextIOWrapper(opened(path), encoding="utf-8-sig", newline=None) as file:
         rows = [row for row in csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE) if row]
     if len({len(row) for row in rows}) > 1:
         raise ValueError(f"{path.name}: its lines differ in their number of columns")
     return pd.DataFrame(rows, dtype=object)
-
-
-def check_shape(path, found: tuple[int, int], named: tuple[int, int]) -> None:
-    """Compare the size of a matrix (genes, cells) with the names beside it."""
-    if found == named:
-        return
-    what = (
-        f"the matrix has {found[0]:,} rows x {found[1]:,} columns, the files beside it name "
-        f"{named[0]:,} genes and {named[1]:,} cells"
-    )
-    fix = "take the three files from one run"
-    if found == named[::-1]:
-        what, fix = f"{what}: it is transposed", "write it with genes in rows and cells in columns"
-    raise InputError(problem(str(path), what, fix))

@@ -61,7 +61,7 @@ def score(value: float) -> str:
 
 
 def sizes_table(path) -> Table:
-    """Return how many cells there are of each type in each batch."""
+    """Return how many cells and types there are in each batch, and which types in it alone."""
     import h5py
     from anndata.io import read_elem
 
@@ -69,8 +69,21 @@ def sizes_table(path) -> Table:
         obs, n_genes = read_elem(file["obs"]), len(read_elem(file["var"]))
     obs = obs.assign(known=obs["cell_type"].astype(str) != UNKNOWN)
     rows = [size_row(name, part) for name, part in obs.groupby("batch", observed=True)]
-    rows += [size_row("all", obs)] if len(rows) > 1 else []
-    return Table([f"batch ({n_genes:,} genes)", "cells", "cell types", "labelled cells"], rows)
+    head = [f"batch ({n_genes:,} genes)", "cells", "cell types", "labelled cells"]
+    if len(rows) == 1 or not obs["known"].any():
+        return Table(head, rows + ([size_row("all", obs)] if len(rows) > 1 else []))
+    alone = types_alone(obs[obs["known"]])
+    rows = [[*row, ", ".join(sorted(alone.get(row[0], []))) or "none"] for row in rows]
+    n_alone = sum(map(len, alone.values()))
+    rows.append([*size_row("all", obs), f"{n_alone:,}"])
+    return Table([*head, "confounded: types in this batch only"], rows)
+
+
+def types_alone(obs: pd.DataFrame) -> dict[str, list[str]]:
+    """Return the types that each batch has for itself; they cannot be told from its effect."""
+    pairs = obs[["batch", "cell_type"]].astype(str).drop_duplicates()
+    pairs = pairs[~pairs["cell_type"].duplicated(keep=False)]
+    return pairs.groupby("batch")["cell_type"].agg(list).to_dict()
 
 
 def size_row(name: str, obs: pd.DataFrame) -> list[str]:

@@ -116,7 +116,9 @@ def test_samples_with_other_genes_are_refused_with_an_example_of_each(tmp_path):
         "one": save(make(), tmp_path / "1.h5ad"),
         "two": save(make(genes=[f"ENS{i}" for i in range(10)]), tmp_path / "2.h5ad"),
     }
-    with pytest.raises(InputError, match=r"share only 0 genes \(one 10 genes such as G0; two"):
+    with pytest.raises(
+        InputError, match=r"share only 0 genes \(one 10 symbols in capitals such as G0; two"
+    ):
         read(samples)
 
 
