@@ -5,34 +5,103 @@ renamed. Equal content gives equal bytes, so two runs can be compared by their h
 """
 
 import contextlib
+import glob
 import gzip
 import hashlib
 import io
 import json
 import os
+import re
+import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from sclatent.errors import InputError, problem
+
 UNITS = ("B", "KB", "MB", "GB", "TB")
+ROOM = 1.2  # times what a file will take must be free
+FORGOTTEN = 86_400  # seconds after which a temporary file is nobody's
 
 
 @contextlib.contextmanager
-def safely(path: str | os.PathLike) -> Iterator[Path]:
+def safely(path: str | os.PathLike, n_bytes: float = 0) -> Iterator[Path]:
     """Yield a temporary path in the same folder and put it in place when the block succeeds.
 
     The previous file survives an error in the block. The temporary name keeps the suffix, since
-    many writers choose their format by it.
+    many writers choose their format by it. What killed writers of this path left is removed; one
+    path has one writer at a time, as Snakemake sees to.
+
+    Parameters
+    ----------
+    path
+        Of the file.
+    n_bytes
+        What it will take, for `check_room`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    remove_stale(path)
+    check_room(path, n_bytes)
     partial = path.with_name(f".{os.getpid()}.partial.{path.name}")
     try:
         yield partial
-        with open(partial, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(partial, path)
+        put(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def put(partial: Path, path: Path) -> None:
+    """Put a written file in its place, and wait until it and its name are on the disk."""
+    with open(partial, "rb+") as file:
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Sync the names of a folder's files, where its file system can."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # some network file systems have no such call
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_stale(path: Path) -> None:
+    """Remove temporary files of a path whose writer is dead or gave up long ago."""
+    for partial in path.parent.glob(f".*.partial.{glob.escape(path.name)}"):
+        process = re.match(r"\.(\d+)\.partial\.", partial.name)
+        with contextlib.suppress(FileNotFoundError):
+            old = time.time() - partial.stat().st_mtime > FORGOTTEN
+            if process and (old or not is_alive(int(process[1]))):
+                partial.unlink()
+
+
+def is_alive(process: int) -> bool:
+    """Say whether there is a process of this number."""
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def check_room(path: Path, n_bytes: float) -> None:
+    """Refuse to begin a file that the disk cannot hold.
+
+    Raises
+    ------
+    InputError
+        When less than `n_bytes` and a fifth more are free.
+    """
+    free = shutil.disk_usage(path.parent).free
+    if n_bytes and ROOM * n_bytes > free:
+        what = f"it needs about {size(ROOM * n_bytes)}, {size(free)} are free"
+        raise InputError(problem(str(path), what, "free space, or run with --directory elsewhere"))
 
 
 def sha256(path: str | os.PathLike) -> str:
@@ -93,5 +162,5 @@ def write_h5ad(path, adata) -> None:
 
     Compression also means that a flipped byte is noticed when the file is read.
     """
-    with safely(path) as partial:
+    with safely(path, n_bytes=getattr(adata.X, "nbytes", 0) / 2) as partial:
         adata.write_h5ad(partial, compression="gzip", compression_opts=4)

@@ -1,11 +1,15 @@
 import gzip
 import os
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from sclatent import files
+from sclatent.errors import InputError
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path):
@@ -15,6 +19,32 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path):
         assert partial.write_text("half") / 0
     assert path.read_text() == "good"
     assert os.listdir(path.parent) == ["table.tsv"]
+
+
+def test_a_writer_removes_what_killed_writers_of_the_same_path_left(tmp_path):
+    killed = "import os, sys; open(f'.{os.getpid()}.partial.' + sys.argv[1], 'w'); os._exit(9)"
+    for name in ("a[1].h5ad", "other.h5ad"):
+        subprocess.run([sys.executable, "-c", killed, name], cwd=tmp_path)
+    alive, old = (tmp_path / f".{pid}.partial.a[1].h5ad" for pid in (os.getppid(), os.getpid()))
+    for path in (alive, old):
+        path.touch()
+    os.utime(old, (0, time.time() - 2 * files.FORGOTTEN))
+    files.write_text(tmp_path / "a[1].h5ad", "good")
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left[0] == alive.name or left[1] == alive.name
+    assert sum("other.h5ad" in name for name in left) == 1
+    assert len(left) == 3
+
+
+def test_a_file_that_the_disk_cannot_hold_is_not_begun(tmp_path):
+    path = tmp_path / "large.h5ad"
+    path.write_text("good")
+    refused = pytest.raises(
+        InputError, match=r"large.h5ad: it needs about 1.2e\+06 TB, .* are free"
+    )
+    with refused, files.safely(path, n_bytes=1e18):
+        pytest.fail("it was begun")
+    assert path.read_text() == "good"
 
 
 def test_tables_come_back_with_their_names_and_numbers(tmp_path):
