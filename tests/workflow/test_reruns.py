@@ -43,7 +43,9 @@ def test_a_rule_has_the_pins_of_its_environment(root):
         for body in re.split(r"^rule ", path.read_text(), flags=re.M)[1:]:
             name = body.split(":")[0]
             if name != "download_counts":  # changed packages download nothing again
-                environment = re.search(r"^    conda:\n.*?(?:envs/)?(\w+)(?:_env|\.yaml)", body, re.M)[1]
+                environment = re.search(
+                    r"^    conda:\n.*?(?:envs/)?(\w+)(?:_env|\.yaml)", body, re.M
+                )[1]
                 assert f'packages=pinned("{environment}")' in body, name
 
 
