@@ -101,7 +101,9 @@ def check_room(path: Path, n_bytes: float) -> None:
     free = shutil.disk_usage(path.parent).free
     if n_bytes and ROOM * n_bytes > free:
         what = f"it needs about {size(ROOM * n_bytes)}, {size(free)} are free"
-        raise InputError(problem(str(path), what, "free space, or run with --directory elsewhere"))
+        raise InputError(
+            problem("E410", str(path), what, "free space, or run with --directory elsewhere")
+        )
 
 
 def sha256(path: str | os.PathLike) -> str:

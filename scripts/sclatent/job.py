@@ -1,4 +1,4 @@
-"""What every job does first: log, threads, warnings, and how it speaks when it fails."""
+"""What every job does first: log, threads, and how it speaks when it fails."""
 
 import atexit
 import json
@@ -7,12 +7,14 @@ import resource
 import sys
 import time
 import traceback
+from functools import partial
 from pathlib import Path
 
-from sclatent import files, provenance
+from sclatent import failures, files, provenance
 from sclatent.errors import InputError, problem
 
 START = time.perf_counter()
+DEBUG = "SCLATENT_DEBUG"  # in the environment: show tracebacks on the terminal
 
 
 class Tee:
@@ -64,21 +66,34 @@ def start(snakemake) -> None:
     file = open(log, "w", encoding="utf-8")  # noqa: SIM115, it stays open until the job ends
     sys.stdout = Tee(sys.__stdout__, file, name)
     sys.stderr = Tee(sys.__stderr__, file, name)
-    sys.excepthook = explain
+    sys.excepthook = partial(explain, snakemake)
     set_threads(int(snakemake.params.get("threads", 1)))
     atexit.register(provenance.record, snakemake, provenance.now(), cost)
 
 
-def explain(kind, error, trace) -> None:
-    """Print an input error as lines, anything else as a traceback with a last line that sums up."""
-    if isinstance(error, InputError):
-        lines = error.problems
-    else:
-        traceback.print_exception(kind, error, trace)
-        lines = [f"{kind.__name__}: {error}"]
-    for line in lines:
+def explain(snakemake, kind, error, trace) -> None:
+    """End a job that failed: its problems one line each, and the exit code in the log's last line.
+
+    The log also holds the traceback of what is not the user's to mend; the terminal shows it
+    where `DEBUG` is set.
+
+    Raises
+    ------
+    SystemExit
+        With the exit code.
+    """
+    mendable, debug = isinstance(error, InputError), bool(os.environ.get(DEBUG))
+    log, name = sys.stderr.log, sys.stderr.name
+    if not mendable or debug:
+        stream = sys.stderr if debug else log
+        traceback.print_exception(kind, error, trace, file=stream)
+    if not mendable:
+        error = failures.in_words(error, name, snakemake)
+    for line in error.problems:
         print(f"ERROR {line}", file=sys.stderr)
+    print(f"exit code {error.status}", file=log)
     sys.stderr.flush()
+    raise SystemExit(error.status)
 
 
 def set_threads(n_threads: int) -> None:
@@ -96,7 +111,7 @@ def set_threads(n_threads: int) -> None:
             fix = (
                 "lower it (threads are part of a result: it will differ a little), or ask for more"
             )
-            raise InputError(problem("training.threads", what, fix))
+            raise InputError(problem("E110", "training.threads", what, fix))
         numba.config.reload_config()  # or the next compilation finds that the number has changed
         numba.set_num_threads(n_threads)
     if "torch" in sys.modules:

@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -41,18 +42,32 @@ def test_output_goes_to_the_terminal_under_the_jobs_name_and_to_the_log(run):
     assert done.log == "epoch 1\nepoch 2\n"
 
 
-def test_an_input_error_is_its_lines_without_a_traceback(run):
-    done = run("raise InputError('a: wrong. Fix: mend', 'b: wrong. Fix: mend')")
-    assert done.code != 0
-    assert done.log == "ERROR a: wrong. Fix: mend\nERROR b: wrong. Fix: mend\n"
-    assert "Traceback" not in done.err
+def test_an_input_error_is_its_lines_without_a_traceback_and_an_exit_code(run):
+    done = run("raise InputError('E203 a: wrong. Fix: mend', 'E225 b: wrong. Fix: mend')")
+    assert done.code == 65
+    assert done.err == (
+        "train_scvi toy 0 | ERROR E203 a: wrong. Fix: mend\n"
+        "train_scvi toy 0 | ERROR E225 b: wrong. Fix: mend\n"
+    )
+    lines = "ERROR E203 a: wrong. Fix: mend\nERROR E225 b: wrong. Fix: mend\n"
+    assert done.log == f"{lines}exit code 65\n"
 
 
-def test_any_other_error_has_a_traceback_and_a_last_line_that_sums_up(run):
+def test_any_other_error_has_its_traceback_in_the_log_and_one_line_on_the_terminal(run):
     done = run("1 / 0")
-    assert done.code != 0
+    assert done.code == 70
     assert "Traceback" in done.log
-    assert done.log.splitlines()[-1] == "ERROR ZeroDivisionError: division by zero"
+    assert done.log.endswith("\nexit code 70\n")
+    line = "ERROR E400 train_scvi toy 0: ZeroDivisionError: division by zero .*logs/job.log"
+    assert re.fullmatch(rf"train_scvi toy 0 \| {line}\n", done.err)
+
+
+@pytest.mark.parametrize("body", ["1 / 0", "raise InputError('E203 a: wrong. Fix: mend')"])
+def test_a_traceback_is_on_the_terminal_when_asked_for(run, monkeypatch, body):
+    monkeypatch.setenv("SCLATENT_DEBUG", "1")
+    done = run(body)
+    assert "Traceback" in done.err
+    assert "Traceback" in done.log
 
 
 def test_threads_come_from_the_config(run):

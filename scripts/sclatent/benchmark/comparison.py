@@ -84,7 +84,7 @@ def summarise_all(scores: pd.DataFrame, costs: pd.DataFrame, equivalence: float)
 
     if BASELINE not in set(scores["latent"]):
         what = f"there is no '{BASELINE}' to compare the latents with"
-        raise InputError(problem("config latents", what, f"add {BASELINE} to latents"))
+        raise InputError(problem("E107", "config latents", what, f"add {BASELINE} to latents"))
     summary = summarise(scores, equivalence)
     grouped = costs.groupby(["latent", "kind", "metric"], sort=False)["value"]
     means = grouped.agg(mean="mean", sd="std", n_seeds="count").reset_index()

@@ -128,9 +128,13 @@ def refuse_layouts(latent: np.ndarray, name: str) -> None:
             f"an array of shape {latent.shape} is not scored: it may be a 2-D layout, and layouts "
             "tear neighbourhoods apart and invent gaps, so their scores say nothing of the cells"
         )
-        raise InputError(problem(name, what, "score the latent, with at least 3 dimensions"))
+        raise InputError(
+            problem("E503", name, what, "score the latent, with at least 3 dimensions")
+        )
     if not np.isfinite(latent).all():
-        raise InputError(problem(name, "it holds values that are not finite", "compute it anew"))
+        raise InputError(
+            problem("E504", name, "it holds values that are not finite", "compute it anew")
+        )
 
 
 def score_latent(latent: np.ndarray, judge: Judge, name: str, seed: int) -> pd.DataFrame:

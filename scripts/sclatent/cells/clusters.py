@@ -64,7 +64,9 @@ def cluster_cells(
     if float(settings.main_resolution) not in map(float, settings.resolutions):
         there = ", ".join(map(str, settings.resolutions))
         what = f"{settings.main_resolution} is not among clusters.resolutions ({there})"
-        raise InputError(problem("config clusters.main_resolution", what, "choose one of them"))
+        raise InputError(
+            problem("E108", "config clusters.main_resolution", what, "choose one of them")
+        )
     graph = to_igraph(connectivities)
     table = pd.DataFrame({"cell": np.asarray(cells, dtype=str)})
     for resolution in settings.resolutions:

@@ -65,7 +65,7 @@ def build_graph(latent: np.ndarray, cells, settings: GraphSettings, seed: int) -
     """
     n_cells = len(latent)
     if n_cells < 3:
-        raise InputError(problem("graph", f"{n_cells} cells make no graph", "loosen qc"))
+        raise InputError(problem("E237", "graph", f"{n_cells} cells make no graph", "loosen qc"))
     exact = n_cells <= settings.exact_up_to
     if exact:
         indices, distances = exact_neighbors(latent, settings.n_neighbors)

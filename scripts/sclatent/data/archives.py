@@ -57,7 +57,7 @@ def extract(path, into, max_bytes: int = MAX_BYTES, max_ratio: float = MAX_RATIO
     with readable(path):
         for n_members, (name, is_file, source) in enumerate(members(path)):
             if n_members >= MAX_MEMBERS:
-                refuse(path, f"holds more than {MAX_MEMBERS:,} members")
+                refuse("E333", path, f"holds more than {MAX_MEMBERS:,} members")
             if is_file:
                 room -= write_member(path, source, inside(path, into, name), room)
 
@@ -68,7 +68,7 @@ def tar_members(path) -> Iterator[tuple[str, bool, BinaryIO | None]]:
         for member in archive:
             check_name(path, member.name)
             if not (member.isreg() or member.isdir()):
-                refuse(path, f"'{member.name}' is a link or a device")
+                refuse("E331", path, f"'{member.name}' is a link or a device")
             yield member.name, member.isreg(), archive.extractfile(member)
 
 
@@ -79,7 +79,7 @@ def zip_members(path) -> Iterator[tuple[str, bool, BinaryIO | None]]:
             check_name(path, member.filename)
             kind = stat.S_IFMT(member.external_attr >> 16)
             if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-                refuse(path, f"'{member.filename}' is a link or a device")
+                refuse("E331", path, f"'{member.filename}' is a link or a device")
             if member.is_dir():
                 yield member.filename, False, None
             else:
@@ -91,14 +91,14 @@ def check_name(path, name: str) -> None:
     """Refuse a member's name that leads out of the folder."""
     parts = PurePosixPath(name.replace("\\", "/"))
     if parts.is_absolute() or ".." in parts.parts or ":" in name or "\0" in name:
-        refuse(path, f"'{name}' would lie outside the folder it is unpacked to")
+        refuse("E330", path, f"'{name}' would lie outside the folder it is unpacked to")
 
 
 def inside(path, into: Path, name: str) -> Path:
     """Return where a member goes, once more sure that it is inside."""
     target = (into / name.replace("\\", "/")).resolve()
     if not target.is_relative_to(into.resolve()):
-        refuse(path, f"'{name}' would lie outside the folder it is unpacked to")
+        refuse("E330", path, f"'{name}' would lie outside the folder it is unpacked to")
     return target
 
 
@@ -111,15 +111,15 @@ def write_member(path, source: BinaryIO, target: Path, room: int) -> int:
             written += len(chunk)
             if written > room:
                 packed = files.size(Path(path).stat().st_size)
-                refuse(path, f"{packed} unpack to more than is allowed or fits on the disk")
+                refuse("E332", path, f"{packed} unpack to more than is allowed or fits on the disk")
             file.write(chunk)
     return written
 
 
-def refuse(path, what: str):
+def refuse(code: str, path, what: str):
     """Raise the error for an archive that is not unpacked."""
     fix = "unpack it yourself, look at it, and give the folders as samples"
-    raise InputError(problem(str(path), f"is refused: {what}", fix))
+    raise InputError(problem(code, str(path), f"is refused: {what}", fix))
 
 
 def find_samples(folder) -> dict[str, Path]:

@@ -42,7 +42,9 @@ def find_column(obs: pd.DataFrame, key: str, column: str, name: str, problems: l
     if column in obs:
         return True
     what = f"{key} is '{column}', but obs has no such column"
-    problems.append(problem(f"dataset {name}", what, f"correct {key}: {nearest(column, obs)}"))
+    problems.append(
+        problem("E201", f"dataset {name}", what, f"correct {key}: {nearest(column, obs)}")
+    )
     return False
 
 
@@ -70,7 +72,7 @@ def join_annotations(obs: pd.DataFrame, path: str, problems: list[str]) -> pd.Da
     if not table.index.is_unique:
         cell = table.index[table.index.duplicated()][0]
         what = f"a cell occurs more than once, such as {cell}"
-        problems.append(problem(path, what, "give each cell one row"))
+        problems.append(problem("E210", path, what, "give each cell one row"))
         return obs
     keys = obs.index
     if BARCODE in obs and obs[BARCODE].is_unique and not keys.isin(table.index).any():
@@ -78,7 +80,9 @@ def join_annotations(obs: pd.DataFrame, path: str, problems: list[str]) -> pd.Da
     found = keys.isin(table.index)
     if not found.any():
         what = f"none of its {len(table):,} cells, such as {table.index[0]}, is in the dataset"
-        problems.append(problem(path, what, f"name cells as in the dataset, such as {keys[0]}"))
+        problems.append(
+            problem("E211", path, what, f"name cells as in the dataset, such as {keys[0]}")
+        )
         return obs
     print(f"{path}: annotates {found.sum():,} of {len(obs):,} cells with {', '.join(table)}")
     table = table.reindex(keys).set_axis(obs.index)
@@ -96,7 +100,7 @@ def kept_cells(obs: pd.DataFrame, entry: Entry, name: str, problems: list[str]) 
             if value not in set(texts):
                 fix = f"correct it: {nearest(value, sorted(set(texts.dropna())))}"
                 what = f"keep.{column} has '{value}', which no cell has"
-                problems.append(problem(f"dataset {name}", what, fix))
+                problems.append(problem("E208", f"dataset {name}", what, fix))
         kept &= texts.isin([word(value) for value in values]).to_numpy()
         print(f"keep {column}: {kept.sum():,} of {len(obs):,} cells")
     return kept
@@ -113,7 +117,7 @@ def name_batches(obs: pd.DataFrame, entry: Entry, name: str, problems: list[str]
         cell = batch.index[batch.isna()][0]
         what = f"{batch.isna().sum():,} of {len(batch):,} cells have no {entry.batch}: {cell}"
         fix = "fill the column, or leave the cells out with keep"
-        problems.append(problem(f"dataset {name}", what, fix))
+        problems.append(problem("E202", f"dataset {name}", what, fix))
     return merge_decimals(batch).fillna("missing")
 
 
@@ -156,7 +160,7 @@ def treat_small_batches(
         print(f"WARNING {count} cells and are dropped with {small.sum():,} cells: {listed}")
         return batch, ~batch.isin(small.index).to_numpy()
     fix = "set input.small_batches to drop or merge, or lower input.min_cells_per_batch"
-    problems.append(problem(f"dataset {name}", f"{count} cells: {listed}", fix))
+    problems.append(problem("E203", f"dataset {name}", f"{count} cells: {listed}", fix))
     return batch, kept
 
 
@@ -175,7 +179,7 @@ def name_labels(obs: pd.DataFrame, entry: Entry, name: str, problems: list[str])
     if entry.unknown is not None and entry.unknown not in there:
         what = f"unknown is '{entry.unknown}', which is no value of {entry.cell_type}"
         fix = f"correct or remove unknown: {nearest(entry.unknown, there)}"
-        problems.append(problem(f"dataset {name}", what, fix))
+        problems.append(problem("E205", f"dataset {name}", what, fix))
     for label in there:
         if LIKE_UNKNOWN.match(label) and label not in (entry.unknown, UNKNOWN):
             n_cells = (labels == label).sum()
@@ -194,7 +198,7 @@ def check_labels(
         if hidden not in batches:
             fix = f"correct hidden_batches: {nearest(hidden, batches)}"
             what = f"there is no batch '{hidden}' to hide"
-            problems.append(problem(f"dataset {name}", what, fix))
+            problems.append(problem("E204", f"dataset {name}", what, fix))
     if entry.cell_type is None:
         return
     labelled = labels != UNKNOWN
@@ -203,7 +207,7 @@ def check_labels(
         where = " outside the hidden batches" if labelled.any() else ""
         what = f"0 of {len(labels):,} cells are labelled{where}"
         fix = "correct cell_type, unknown and hidden_batches, or leave cell_type out"
-        problems.append(problem(f"dataset {name}", what, fix))
+        problems.append(problem("E206", f"dataset {name}", what, fix))
 
 
 def warn_confounded(labels: pd.Series, batch: pd.Series) -> None:

@@ -65,7 +65,9 @@ def readable(path) -> Iterator[None]:
         what = str(error).strip().split("\n")[0] or type(error).__name__
         n_bytes = f" ({files.size(Path(path).stat().st_size)})" if Path(path).is_file() else ""
         fix = "compare its size and hash with the source's, or fetch it again"
-        raise InputError(problem(f"{path}{n_bytes}", f"cannot be read: {what}", fix)) from error
+        raise InputError(
+            problem("E310", f"{path}{n_bytes}", f"cannot be read: {what}", fix)
+        ) from error
 
 
 def text(values) -> np.ndarray:

@@ -19,7 +19,13 @@ from sclatent.errors import InputError, nearest, problem
 
 LARGEST = 2**31 - 1
 EXACT_FLOAT32 = 2**24  # the next whole number is not a float32
-KINDS = ("are NaN", "are infinite", "are negative", "are not whole numbers", "are too large")
+KINDS = {
+    "are NaN": "E225",
+    "are infinite": "E226",
+    "are negative": "E227",
+    "are not whole numbers": "E228",
+    "are too large": "E229",
+}
 BARCODE = re.compile(r"(?<![A-Za-z])[ACGT]{10,}(?![A-Za-z])")
 COMMON_GENES = {"ACTB", "GAPDH", "B2M", "MALAT1", "EEF1A1", "TMSB4X", "RPLP0", "TPT1"}
 ID_COLUMNS = ("gene_id", "gene_ids", "ensembl_id", "ensembl", "feature_id")
@@ -109,34 +115,37 @@ def choose_counts(content: Content, layer: str | None, problems: list[str]):
     there = content.matrices
     if layer is not None and layer not in there:
         fix = f"correct layer: {nearest(layer, there)}"
-        problems.append(problem(content.where, f"has no layer '{layer}'", fix))
+        problems.append(problem("E222", content.where, f"has no layer '{layer}'", fix))
         return None, None
     wanted = layer or "X"
     counts, var, why = load(content, wanted)
     if why and layer is None and "raw" in there:
         raw, raw_var, not_raw = load(content, "raw")
         if not not_raw:
-            print(f"{content.where}: X does not hold counts ({why[0]}), raw does and is used")
+            print(f"{content.where}: X does not hold counts ({why[0][1]}), raw does and is used")
             return raw.map(partial(to_int32, where=content.where), np.int32), raw_var
     if not why:
         return counts.map(partial(to_int32, where=content.where), np.int32), var
     fix = where_counts_are(content, wanted)
-    problems.extend(problem(f"{content.where} {wanted}", what, fix) for what in why)
+    where = f"{content.where} {wanted}"
+    problems.extend(problem(code, where, what, fix) for code, what in why)
     return None, None
 
 
 def load(content: Content, name: str):
-    """Return a matrix as counts, its genes, and what is wrong with it in words."""
+    """Return a matrix as counts, its genes, and what is wrong with it: codes and words."""
     if name not in content.matrices:
-        return None, None, [f"there is no {name}"]
+        return None, None, [("E222", f"there is no {name}")]
     matrix, var = content.matrices[name]()
     counts = as_counts(matrix)
     if counts is None:
-        return None, None, [f"it holds {matrix.dtype}, not numbers"]
+        return None, None, [("E223", f"it holds {matrix.dtype}, not numbers")]
     shape = (len(content.obs), len(var))
     if counts.shape != shape:
-        return None, None, [f"its shape is {counts.shape}, its cells and genes are {shape}"]
-    return counts, var, [describe(fault, content.obs, var) for fault in scan(counts)]
+        what = f"its shape is {counts.shape}, its cells and genes are {shape}"
+        return None, None, [("E224", what)]
+    why = [(KINDS[fault.kind], describe(fault, content.obs, var)) for fault in scan(counts)]
+    return counts, var, why
 
 
 def describe(fault: Fault, obs: pd.DataFrame, var: pd.DataFrame) -> str:
@@ -169,7 +178,7 @@ def to_int32(counts: sparse.csr_matrix, where: str) -> sparse.csr_matrix:
         what = (
             f"entries of one cell and gene sum to {counts.data.max():,}, more than an int32 holds"
         )
-        raise InputError(problem(where, what, "give a file that names each entry once"))
+        raise InputError(problem("E229", where, what, "give a file that names each entry once"))
     return sparse.csr_matrix(counts, dtype=np.int32)
 
 
@@ -207,7 +216,7 @@ def name_genes(var: pd.DataFrame, where: str, problems: list[str]) -> pd.DataFra
     if len(repeated):
         what = f"{len(repeated):,} gene names occur more than once: {', '.join(repeated[:5])}"
         fix = "give a column gene_id with Ensembl ids in var, or make the names unique"
-        problems.append(problem(where, what, fix))
+        problems.append(problem("E232", where, what, fix))
     table = var[[column for column in var if column.startswith("true_")]].copy()
     table.index = pd.Index(symbols.astype(str), name=None)
     if ids is not None:
@@ -221,7 +230,7 @@ def check_barcodes(barcodes: pd.Index, where: str, problems: list[str]) -> None:
     if len(repeated):
         what = f"{len(repeated):,} barcodes occur more than once, such as {repeated[0]}"
         fix = "give each sample a file of its own under samples:, or make the barcodes unique"
-        problems.append(problem(where, what, fix))
+        problems.append(problem("E233", where, what, fix))
 
 
 def check_orientation(obs, var, where: str, problems: list[str]) -> None:
@@ -229,10 +238,10 @@ def check_orientation(obs, var, where: str, problems: list[str]) -> None:
     cells, genes = obs.index.astype(str), var.index.astype(str)
     if len(cells) == 0 or len(genes) == 0:
         what = f"has {len(cells):,} cells and {len(genes):,} genes"
-        problems.append(problem(where, what, "give a file with counts"))
+        problems.append(problem("E230", where, what, "give a file with counts"))
         return
     known = len(COMMON_GENES & set(cells.str.upper())) >= 3 or cells.str.match(ENSEMBL).mean() > 0.5
     if known or genes.str.contains(BARCODE).mean() > 0.5:
         what = f"cells and genes are exchanged: cell '{cells[0]}', gene '{genes[0]}'"
         fix = "set genes_in_rows (csv, tsv), or transpose the matrix so that rows are cells"
-        problems.append(problem(where, what, fix))
+        problems.append(problem("E231", where, what, fix))

@@ -69,7 +69,8 @@ def read_covariates(
                 continue
             wrong = misnamed(obs, column, key, entry)
             if wrong:
-                problems.append(problem(where, *wrong))
+                code, what, fix = wrong
+                problems.append(problem(code, where, what, fix))
                 continue
             read = read_categories if key == CATEGORICAL else read_numbers
             found[column] = read(obs, column, where, problems)
@@ -79,23 +80,24 @@ def read_covariates(
     return found
 
 
-def misnamed(obs, column: str, key: str, entry: Entry) -> tuple[str, str] | None:
-    """Return what is wrong with a covariate's name and the fix; None where it is a column."""
+def misnamed(obs, column: str, key: str, entry: Entry) -> tuple[str, str, str] | None:
+    """Return code, fault and fix of a covariate's name; None where it is a column."""
     if key == CATEGORICAL and column in entry.continuous_covariates:
-        return f"'{column}' is also in {CONTINUOUS}", "leave it in one of them"
+        return "E215", f"'{column}' is also in {CONTINUOUS}", "leave it in one of them"
     if column in QC_METRICS:
-        return f"'{column}' is a number of quality control", f"name it in {CONTINUOUS}"
+        return "E215", f"'{column}' is a number of quality control", f"name it in {CONTINUOUS}"
     if column == entry.batch:
-        return f"'{column}' is the batch, which the models know already", "leave it out"
+        return "E215", f"'{column}' is the batch, which the models know already", "leave it out"
     if column == entry.cell_type:
-        return f"'{column}' is the cell_type, which is partly hidden from models", "leave it out"
+        what = f"'{column}' is the cell_type, which is partly hidden from models"
+        return "E215", what, "leave it out"
     if column in OWN:
         fix = "give your column another name, in the file or in annotations"
-        return f"'{column}' is a column that the workflow writes itself", fix
+        return "E215", f"'{column}' is a column that the workflow writes itself", fix
     if column not in obs:
         there = [name for name in obs if name not in (entry.batch, entry.cell_type)]
         there += QC_METRICS if key == CONTINUOUS else ()
-        return f"'{column}' is no column of obs", f"name a column: {nearest(column, there)}"
+        return "E201", f"'{column}' is no column of obs", f"name a column: {nearest(column, there)}"
     return None
 
 
@@ -109,7 +111,7 @@ def read_categories(
     if len(sizes) > MOST * len(values):
         what = f"'{column}' has {len(sizes):,} values in {len(values):,} cells, "
         what += f"such as {sizes.index[0]}: it names cells and does not group them"
-        problems.append(problem(where, what, f"leave '{column}' out"))
+        problems.append(problem("E217", where, what, f"leave '{column}' out"))
     elif len(sizes) == 1:
         print(f"WARNING {where}: '{column}' is {sizes.index[0]} everywhere: models ignore it")
     for value in filter(LIKE_UNKNOWN.match, sizes.index):
@@ -129,11 +131,11 @@ def read_numbers(obs: pd.DataFrame, column: str, where: str, problems: list[str]
         if bad.any():
             example = f"{values[bad].iloc[0]} for cell {values.index[bad][0]}"
             what = f"{bad.sum():,} of {len(bad):,} values of '{column}' {kind}, such as {example}"
-            problems.append(problem(where, what, f"correct them, or leave '{column}' out"))
+            problems.append(problem("E218", where, what, f"correct them, or leave '{column}' out"))
     good = numbers[numbers.notna() & ~large]
     if good.nunique() == 1:
         what = f"'{column}' is {good.iloc[0]:.6g} in every cell"
-        problems.append(problem(where, what, f"leave '{column}' out"))
+        problems.append(problem("E219", where, what, f"leave '{column}' out"))
     return numbers
 
 
@@ -164,7 +166,7 @@ def check_missing(obs, column: str, missing: pd.Series, where: str, problems: li
         listed = ", ".join(without.index[without])
         what += f"; samples without any: {listed}" if listed else ""
     fix = f"fill the column, in the file or in annotations, or leave '{column}' out"
-    problems.append(problem(where, what, fix))
+    problems.append(problem("E216", where, what, fix))
 
 
 def check_batch_not_repeated(
@@ -181,7 +183,7 @@ def check_batch_not_repeated(
         return
     example = f"{values.dropna().iloc[0]} is batch {batch[values.notna()].iloc[0]}"
     what = f"'{column.name}' is the batch under other names ({example}), which the models know"
-    problems.append(problem(where, what, f"leave '{column.name}' out"))
+    problems.append(problem("E220", where, what, f"leave '{column.name}' out"))
 
 
 def determines(values: pd.Series, others: pd.Series) -> bool:
@@ -199,7 +201,7 @@ def check_labels_hidden(
     groups = values.nunique() <= MOST * len(values)
     if groups and labels.nunique() > 1 and determines(values, labels):
         what = f"each value of '{column.name}' has one cell_type only, so it tells hidden labels"
-        problems.append(problem(where, what, f"leave '{column.name}' out"))
+        problems.append(problem("E221", where, what, f"leave '{column.name}' out"))
 
 
 def check_kept(cells: AnnData) -> None:
@@ -222,10 +224,10 @@ def check_kept(cells: AnnData) -> None:
             if values.isna().any():
                 what = f"{values.isna().sum():,} of {len(values):,} kept cells have no '{column}'"
                 fix += ", or set qc.doublets: true where it is false"
-                problems.append(problem(CONTINUOUS, what, fix))
+                problems.append(problem("E216", CONTINUOUS, what, fix))
             elif values.nunique() == 1:
                 what = f"'{column}' is {values.iloc[0]:.6g} in every kept cell"
-                problems.append(problem(CONTINUOUS, what, fix))
+                problems.append(problem("E219", CONTINUOUS, what, fix))
     if problems:
         raise InputError(*problems)
     for column in (*categorical, *continuous):

@@ -79,7 +79,7 @@ def fetch(
             with_retries(address, path, attempts, pause)
             found = check_hash(path, wanted, "the config" if sha256 else str(record))
         except (Refused, Broken) as error:
-            problems.append(problem(address, str(error), advice(error)))
+            problems.append(refusal(address, error))
             if address != [source, *mirrors][-1]:
                 print(f"WARNING {address}: {error}; the next mirror follows")
             continue
@@ -91,11 +91,13 @@ def fetch(
     raise InputError(*problems)
 
 
-def advice(error: Exception) -> str:
-    """Return what to do about an address that did not give the file."""
+def refusal(address: str, error: Exception) -> str:
+    """Return the line for an address that did not give the file."""
     if isinstance(error, Broken):
-        return "run again: the download goes on where it stopped; or name mirrors"
-    return "open the address in a browser, correct source, sha256 or mirrors"
+        fix = "run again: the download goes on where it stopped; or name mirrors"
+        return problem("E335", address, str(error), fix)
+    fix = "open the address in a browser, correct source, sha256 or mirrors"
+    return problem("E334", address, str(error), fix)
 
 
 def recorded(record: Path) -> str | None:
@@ -191,7 +193,9 @@ def check_room(path: Path, n_bytes: int) -> None:
     free = shutil.disk_usage(path.parent).free
     if n_bytes > free:
         what = f"needs {files.size(n_bytes)}, {files.size(free)} are free"
-        raise InputError(problem(str(path), what, "free space, or move resources/ elsewhere"))
+        raise InputError(
+            problem("E410", str(path), what, "free space, or move resources/ elsewhere")
+        )
 
 
 def write(response, part: Path, start: int, total: int | None, name: str) -> None:

@@ -36,10 +36,12 @@ def read_embedded(source: str) -> Content:
     name = source.removeprefix(PREFIX)
     if name not in FILES:
         fix = f"correct the source: {nearest(name, FILES)}"
-        raise InputError(problem(source, "is no dataset of scanpy that holds counts", fix))
+        raise InputError(problem("E318", source, "is no dataset of scanpy that holds counts", fix))
     package = importlib.util.find_spec("scanpy")
     if package is None:
-        raise InputError(problem(source, "scanpy is not installed", "install the project's lock"))
+        raise InputError(
+            problem("E319", source, "scanpy is not installed", "install the project's lock")
+        )
     path = Path(package.origin).parent / "datasets" / FILES[name]
     content = read_old_h5ad(path)
     values, var = content.matrices["raw"]()
@@ -71,7 +73,7 @@ def invert(values, library_size: np.ndarray, where: str) -> sparse.csr_matrix:
         bad = ~(np.abs(counts - whole) <= ABSOLUTE + RELATIVE * whole)  # True for NaN and Inf
     if bad.any():
         what = f"its values do not come from counts: {counts[bad.argmax()]:.4f} is not whole"
-        raise InputError(problem(where, what, "install the versions of the project's lock"))
+        raise InputError(problem("E320", where, what, "install the versions of the project's lock"))
     result = sparse.csr_matrix(
         (whole.astype(np.int32), values.indices, values.indptr), shape=values.shape
     )

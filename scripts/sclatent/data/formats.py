@@ -48,7 +48,7 @@ def read_content(path, entry: Entry) -> Content:
     if not path.exists():
         there = [item.name for item in path.parent.glob("*")] if path.parent.is_dir() else []
         hint = nearest(path.name, sorted(there)) if there else f"there is no {path.parent} either"
-        raise InputError(problem(str(path), "does not exist", f"correct the path: {hint}"))
+        raise InputError(problem("E301", str(path), "does not exist", f"correct the path: {hint}"))
     with readable(path):
         return choose_reader(path, entry)(path)
 
@@ -70,7 +70,7 @@ def choose_reader(path: Path, entry: Entry):
                 return read_h5ad
             held = ", ".join(list(file)[:10])
         what = f"is HDF5, but neither h5ad, 10x nor loom; it holds: {held}"
-        raise InputError(problem(str(path), what, "convert it to h5ad"))
+        raise InputError(problem("E311", str(path), what, "convert it to h5ad"))
     if path.name.endswith(("matrix.mtx", "matrix.mtx.gz")):
         return read_tenx_matrix
     if path.suffix in HDF5_SUFFIXES or not path.stat().st_size:
@@ -79,7 +79,7 @@ def choose_reader(path: Path, entry: Entry):
         fix = (
             "give the file itself; this may be a table, a web page or a broken copy under its name"
         )
-        raise InputError(problem(str(path), what, fix))
+        raise InputError(problem("E312", str(path), what, fix))
     return partial(read_text, genes_in_rows=entry.genes_in_rows)
 
 
@@ -98,7 +98,7 @@ def folder_reader(path: Path):
         return lambda _: read_tenx_matrix(matrices[0])
     what = f"holds {len(matrices)} matrices of counts and is no zarr store"
     fix = "name a folder with matrix.mtx(.gz), barcodes.tsv(.gz) and features.tsv(.gz)"
-    raise InputError(problem(str(path), what, fix))
+    raise InputError(problem("E313", str(path), what, fix))
 
 
 def read_h5ad(path: Path) -> Content:

@@ -73,7 +73,7 @@ def check_shape(path, found: tuple[int, int], named: tuple[int, int]) -> None:
     fix = "take the three files from one run"
     if found == named[::-1]:
         what, fix = f"{what}: it is transposed", "write it with genes in rows and cells in columns"
-    raise InputError(problem(str(path), what, fix))
+    raise InputError(problem("E317", str(path), what, fix))
 
 
 def check_square(path, counts: sparse.csr_matrix) -> None:
@@ -91,4 +91,4 @@ def check_square(path, counts: sparse.csr_matrix) -> None:
             "transposed"
         )
         fix = "write it with genes in rows and cells in columns, or as h5ad"
-        raise InputError(problem(str(path), what, fix))
+        raise InputError(problem("E317", str(path), what, fix))

@@ -249,13 +249,13 @@ def keep(dataset: Dataset, kept: np.ndarray, removed: pd.DataFrame, filters: Fil
         n = removed[removed["batch"] == "all"].set_index("rule")["n_cells"]
         why = ", ".join(f"{rule} {n[rule]:,}" for rule in [*RULES, "doublet"] if n[rule])
         what = f"no cell of {len(kept):,} is left; removed by {why}"
-        raise InputError(problem("qc", what, "widen the bounds that removed most"))
+        raise InputError(problem("E235", "qc", what, "widen the bounds that removed most"))
     counts = dataset.counts.keep(kept)
     in_cells = sum(np.bincount(block.indices, minlength=counts.shape[1]) for block in counts)
     found = in_cells >= filters.min_cells_per_gene
     if not found.any():
         what = f"no gene is found in {filters.min_cells_per_gene} of {kept.sum():,} kept cells"
-        raise InputError(problem("qc.min_cells_per_gene", what, "lower it"))
+        raise InputError(problem("E236", "qc.min_cells_per_gene", what, "lower it"))
     print(
         f"kept {found.sum():,} of {len(found):,} genes, those in at least "
         f"{filters.min_cells_per_gene} cells"

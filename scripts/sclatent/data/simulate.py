@@ -79,7 +79,7 @@ class Simulation:
     def __post_init__(self):
         if self.n_groups > self.n_batches:
             what = f"{self.n_groups} groups cannot be made of {self.n_batches} batches"
-            raise InputError(problem("simulate.n_groups", what, "lower n_groups"))
+            raise InputError(problem("E108", "simulate.n_groups", what, "lower n_groups"))
 
     def stream(self, name: str, *more: int) -> np.random.Generator:
         """Return the random numbers of one ingredient."""

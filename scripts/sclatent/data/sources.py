@@ -97,7 +97,7 @@ def read_sample(sample: str, path: str, entry: Entry, problems: list[str]) -> di
         found = find_samples(folder)
         if not found:
             fix = "put a folder with matrix.mtx, barcodes.tsv and features.tsv into it"
-            raise InputError(problem(path, "holds no 10x matrix", fix))
+            raise InputError(problem("E314", path, "holds no 10x matrix", fix))
         parts = {}
         for part, place in found.items():
             content = replace(read_content(place, entry), where=f"{path}: {part}")
@@ -179,7 +179,7 @@ def shared_genes(genes: dict[str, pd.Index], name: str) -> pd.Index:
             for sample, index in genes.items()
         )
         what = f"the samples share only {len(shared):,} genes ({listed})"
-        raise InputError(problem(f"dataset {name}", what, unlike(genes)))
+        raise InputError(problem("E234", f"dataset {name}", what, unlike(genes)))
     dropped = len(set().union(*indices)) - len(shared)
     print(f"{len(genes)} samples share {len(shared):,} genes; {dropped:,} others are dropped")
     return shared
@@ -201,7 +201,9 @@ def name_cells(
         obs = columns.join_annotations(obs, entry.annotations, problems)
     kept = columns.kept_cells(obs, entry, name, problems)
     if not kept.any():
-        raise InputError(*problems, problem(f"dataset {name}", "keep leaves no cell", "widen keep"))
+        raise InputError(
+            *problems, problem("E209", f"dataset {name}", "keep leaves no cell", "widen keep")
+        )
     obs = obs[kept]
     batch = columns.name_batches(obs, entry, name, problems)
     labels = columns.name_labels(obs, entry, name, problems)

@@ -81,7 +81,7 @@ def hidden_cells(batch: np.ndarray, label: np.ndarray, hidden_batches) -> np.nda
     """Return which cells (B,) belong to a batch with hidden labels."""
     there = np.unique(batch)
     problems = [
-        problem("hidden_batches", f"there is no batch '{name}'", nearest(name, there))
+        problem("E204", "hidden_batches", f"there is no batch '{name}'", nearest(name, there))
         for name in map(str, hidden_batches)
         if name not in there
     ]
@@ -89,7 +89,7 @@ def hidden_cells(batch: np.ndarray, label: np.ndarray, hidden_batches) -> np.nda
     labelled = label != UNKNOWN
     if not problems and labelled.any() and hidden[labelled].all():
         what = "all labels lie in hidden batches, so there is none to learn from"
-        problems = [problem("hidden_batches", what, "leave a labelled batch visible")]
+        problems = [problem("E206", "hidden_batches", what, "leave a labelled batch visible")]
     if problems:
         raise InputError(*problems)
     return hidden

@@ -143,7 +143,7 @@ def read_latent(path: str | PathLike, cells=None) -> np.ndarray:
     rows = positions(latent.obs_names, cells, "the cells asked for", path, "cell")
     if len(rows) != len(values):
         what = f"it holds {len(values):,} cells, but {len(rows):,} are asked for"
-        raise InputError(problem(str(path), what, "delete the file and run again"))
+        raise InputError(problem("E324", str(path), what, "delete the file and run again"))
     return values[rows]
 
 
@@ -192,10 +192,10 @@ def positions(there, wanted, asker, path, kind: str) -> np.ndarray:
     if not there.is_unique:
         example = there[there.duplicated()][0]
         what = f"{kind} '{example}' occurs more than once"
-        raise InputError(problem(str(path), what, "delete the file and run again"))
+        raise InputError(problem("E324", str(path), what, "delete the file and run again"))
     rows = there.get_indexer(np.asarray(wanted, dtype=object))
     if (rows < 0).any():
         example = np.asarray(wanted, dtype=object)[rows < 0][0]
         what = f"{(rows < 0).sum():,} {kind}s of {asker} are not in it, such as '{example}'"
-        raise InputError(problem(str(path), what, "delete both files and run again"))
+        raise InputError(problem("E324", str(path), what, "delete both files and run again"))
     return rows

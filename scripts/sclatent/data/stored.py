@@ -194,13 +194,13 @@ def read_content(folder: Path) -> dict:
     """
     fix = "delete the folder and run again"
     if not (folder / "counts.json").is_file():
-        raise InputError(problem(str(folder), "there is no counts.json in it", fix))
+        raise InputError(problem("E322", str(folder), "there is no counts.json in it", fix))
     content = files.read_json(folder / "counts.json")
     if content.get("format") != FORMAT:
         what = f"format {content.get('format')}, this release reads {FORMAT}"
-        raise InputError(problem(str(folder), what, fix))
+        raise InputError(problem("E323", str(folder), what, fix))
     for name in NAMES:
         if files.sha256(folder / name) != content["files"][name]["sha256"]:
             what = "it is not what was written (its SHA-256 differs)"
-            raise InputError(problem(str(folder / name), what, fix))
+            raise InputError(problem("E321", str(folder / name), what, fix))
     return content

@@ -66,7 +66,7 @@ def read_blocks(path: str | PathLike, chosen: np.ndarray, n_counts: int = N_COUN
         stored = file["X"]
         if stored.attrs.get("encoding-type") != "csr_matrix":
             what = "X is not a matrix in compressed sparse rows"
-            raise InputError(problem(str(path), what, "delete the file and run again"))
+            raise InputError(problem("E324", str(path), what, "delete the file and run again"))
         indptr, (_, n_genes) = stored["indptr"][:].astype(np.int64), stored.attrs["shape"]
         place = np.full(n_genes, -1, dtype=np.int32)
         place[chosen] = np.arange(len(chosen), dtype=np.int32)
@@ -138,7 +138,7 @@ def store(blocks: Iterable[Block], n_genes: int) -> StoredCounts:
                 raise
             what = "there is not enough room for the counts that exceed training.memory_gb"
             fix = "raise it, or name a larger disk with --default-resources tmpdir=FOLDER"
-            raise InputError(problem(tempfile.gettempdir(), what, fix)) from error
+            raise InputError(problem("E410", tempfile.gettempdir(), what, fix)) from error
         counts = StoredCounts(folder)
     print(f"counts of {counts.shape[0]:,} cells x {n_genes:,} genes are held on disk")
     return counts

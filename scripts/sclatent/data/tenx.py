@@ -64,10 +64,12 @@ def choose_genome(path, genomes: list[str], genome: str | None) -> str:
     """Return the genome asked for, or the only one there is."""
     if genome is None and len(genomes) > 1:
         what = f"holds {len(genomes)} genomes: {', '.join(genomes)}"
-        raise InputError(problem(str(path), what, f"set genome: {genomes[0]} (or another)"))
+        raise InputError(problem("E315", str(path), what, f"set genome: {genomes[0]} (or another)"))
     if genome is not None and genome not in genomes:
         what = f"has no genome '{genome}'"
-        raise InputError(problem(str(path), what, f"change genome: {nearest(genome, genomes)}"))
+        raise InputError(
+            problem("E316", str(path), what, f"change genome: {nearest(genome, genomes)}")
+        )
     return genome or "".join(genomes)
 
 
@@ -120,7 +122,7 @@ def beside(matrix: Path, *names: str) -> Path:
             if (matrix.parent / candidate).is_file():
                 return matrix.parent / candidate
     what = f"{prefix}{names[0]}(.gz) is not there"
-    raise InputError(problem(str(matrix.parent), what, f"put it beside {matrix.name}"))
+    raise InputError(problem("E302", str(matrix.parent), what, f"put it beside {matrix.name}"))
 
 
 def read_columns(path: Path) -> pd.DataFrame:

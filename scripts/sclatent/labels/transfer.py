@@ -65,7 +65,7 @@ def transfer_labels(
     if not len(classes):
         what = f"none of {len(labels):,} cells has a label to learn from"
         fix = "name the dataset's cell_type column and its unknown label, or lower splits.*"
-        raise InputError(problem("transfer_labels", what, fix))
+        raise InputError(problem("E206", "transfer_labels", what, fix))
     print(f"{classifier}: {sizes.sum():,} training labels of {len(classes)} types")
     learnt = draw_learnt(labels, learnt)
     if len(classes) == 1:

@@ -118,26 +118,28 @@ def from_scvi_tools(state_dict: dict[str, Tensor], settings: Scvi, sizes: Sizes)
 def refuse_unknown(model: nn.Module) -> None:
     """Raise where scvi-tools has no such model."""
     if isinstance(model, DCA):
-        refuse("scvi-tools has no DCA", "export a latent of scvi or scanvi")
+        refuse("E516", "scvi-tools has no DCA", "export a latent of scvi or scanvi")
     both = isinstance(model, SCANVI)
     scvi = model.scvi if both else model
     sizes, settings = scvi.sizes, scvi.settings
     if both and settings.dispersion == "gene-label":
-        refuse("scANVI of scvi-tools has no theta per gene and label", "dispersion: gene")
+        refuse("E516", "scANVI of scvi-tools has no theta per gene and label", "dispersion: gene")
     if settings.decoder != "linear":
         return
     if both:
-        refuse("scANVI of scvi-tools has no linear decoder", "decoder: layers")
+        refuse("E516", "scANVI of scvi-tools has no linear decoder", "decoder: layers")
     if sizes.categorical or sizes.continuous or (settings.encode_covariates and sizes.columns):
         what = "its LinearSCVI knows no covariates, and the batch in its decoder only"
-        refuse(what, "decoder: layers")
+        refuse("E516", what, "decoder: layers")
     if settings.dispersion in ("gene-cell", "gene-label"):
-        refuse(f"its LinearSCVI has no dispersion {settings.dispersion}", "dispersion: gene")
+        refuse(
+            "E516", f"its LinearSCVI has no dispersion {settings.dispersion}", "dispersion: gene"
+        )
 
 
-def refuse(what: str, fix: str) -> None:
+def refuse(code: str, what: str, fix: str) -> None:
     """Raise that a model cannot change sides."""
-    raise InputError(problem("exchange with scvi-tools", what, fix))
+    raise InputError(problem(code, "exchange with scvi-tools", what, fix))
 
 
 def names_of_scvi(settings: Scvi) -> list[tuple[str, str]]:
@@ -240,12 +242,16 @@ def check_fit(given: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
     """Raise where weights have other names or shapes than expected, or values that are none."""
     fix = "give a model that scvi-tools saved, whole, with options that both projects have"
     for name in sorted(expected.keys() ^ given.keys()):
-        refuse(f"the weights {'lack' if name in expected else 'have an unknown'} {name}", fix)
+        refuse(
+            "E517", f"the weights {'lack' if name in expected else 'have an unknown'} {name}", fix
+        )
     for name, tensor in given.items():
         shapes = tuple(tensor.shape), tuple(expected[name].shape)
         if shapes[0] != shapes[1]:
-            refuse(f"{name} has shape {shapes[0]}, where the options need {shapes[1]}", fix)
+            refuse("E517", f"{name} has shape {shapes[0]}, where the options need {shapes[1]}", fix)
         if not torch.isfinite(tensor).all():
-            refuse(f"{name} has values that are not finite", "give a model that trained well")
+            refuse(
+                "E518", f"{name} has values that are not finite", "give a model that trained well"
+            )
     if "y_prior" in given and not torch.allclose(given["y_prior"], expected["y_prior"]):
-        refuse("the prior of its cell types is not uniform", fix)
+        refuse("E513", "the prior of its cell types is not uniform", fix)

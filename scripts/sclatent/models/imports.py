@@ -63,7 +63,7 @@ def check_genes(there, published: Published, where: str) -> None:
         fix = "give a dataset with these genes, named alike; qc.min_cells_per_gene: 1 drops fewest"
         if len(missing) == len(published.genes):
             fix = f"name the genes alike: the dataset has {', '.join(there[:3])}"
-        raise InputError(problem(where, what, fix))
+        raise InputError(problem("E520", where, what, fix))
 
 
 def adopt(published: Published, adata, where: str, device: str = "cpu") -> tuple:
@@ -155,7 +155,7 @@ def choose(
     said += f"such as {', '.join(unknown[:3])}"
     if unknown and encoded:
         fix = f"rename them to what the model knows ({', '.join(known[:10])}), or leave it out"
-        raise InputError(problem(where, f"{said}, and its encoder needs them", fix))
+        raise InputError(problem("E522", where, f"{said}, and its encoder needs them", fix))
     if unknown and not quiet:
         print(f"NOTE {said}: the decoder takes the mean of those it knows; the latent needs none")
     shares = torch.full((len(known), len(found)), 1 / len(known))
@@ -178,7 +178,7 @@ def match_numbers(asked: list, there: list, where: str) -> Tensor:
 def refuse_missing(name: str, there: list, key: str, where: str) -> None:
     """Raise that the dataset does not name a covariate of the model."""
     what = f"the model knows the covariate '{name}', which the dataset does not name"
-    raise InputError(problem(where, what, f"add it to the dataset's {key}"))
+    raise InputError(problem("E521", where, what, f"add it to the dataset's {key}"))
 
 
 def rewire(scvi: SCVI, wiring: Wiring, sizes: Sizes) -> SCVI:

@@ -187,7 +187,9 @@ def batch_codes(batches: list, batch: str) -> list:
     names = list(map(str, batches))
     if batch not in names:
         hint = f"average, own or the name of a batch; {nearest(batch, names)}"
-        raise InputError(problem("config denoise.batch", f"there is no batch '{batch}'", hint))
+        raise InputError(
+            problem("E204", "config denoise.batch", f"there is no batch '{batch}'", hint)
+        )
     return [names.index(batch)]
 
 

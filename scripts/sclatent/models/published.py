@@ -123,7 +123,7 @@ def read_published(folder) -> Published:
         return describe(path, content)
     except (KeyError, TypeError, AttributeError, IndexError, ValueError, RuntimeError) as error:
         what = f"it is no model as scvi-tools saves it ({first_line(error)})"
-        raise refusal(path, what) from error
+        raise refusal("E512", path, what) from error
 
 
 def read_data(path: Path):
@@ -135,24 +135,28 @@ def read_data(path: Path):
         When it is not there, is broken, or names what is not allowed.
     """
     if not path.is_file():
-        raise refusal(path, "there is no such file")
+        raise refusal("E301", path, "there is no such file")
     try:
         named = torch.serialization.get_unsafe_globals_in_checkpoint(path)
     except Exception as error:
         raise refusal(
-            path, f"it is not a file that torch.save wrote, or not all of it ({first_line(error)})"
+            "E510",
+            path,
+            f"it is not a file that torch.save wrote, or not all of it ({first_line(error)})",
         ) from error
     discarded = {name: Discarded for name in named if name.startswith("pandas.")}
     unknown = sorted(set(named) - ALLOWED.keys() - discarded.keys())
     if unknown:
         what = f"it would run or build {', '.join(unknown[:5])}, which is no data; nothing was run"
-        raise refusal(path, what)
+        raise refusal("E511", path, what)
     allowed = [(stands, name) for name, stands in (ALLOWED | discarded).items()]
     try:
         with torch.serialization.safe_globals([*allowed, *DTYPES]):
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise refusal(path, f"it cannot be read as data alone ({first_line(error)})") from error
+        raise refusal(
+            "E510", path, f"it cannot be read as data alone ({first_line(error)})"
+        ) from error
 
 
 def describe(path: Path, content: dict) -> Published:
@@ -161,12 +165,14 @@ def describe(path: Path, content: dict) -> Published:
     registry = attributes["registry_"]
     kind = registry["model_name"]
     if kind not in KINDS:
-        raise refusal(path, f"it is a model of class {kind}", f"give one of {', '.join(KINDS)}")
+        raise refusal(
+            "E513", path, f"it is a model of class {kind}", f"give one of {', '.join(KINDS)}"
+        )
     if not attributes["is_trained_"]:
-        raise refusal(path, "its model was never trained", "train it first")
+        raise refusal("E514", path, "its model was never trained", "train it first")
     if registry["setup_args"].get("size_factor_key"):
         what = f"it reads size factors from '{registry['setup_args']['size_factor_key']}'"
-        raise refusal(path, what, "give a model without size_factor_key")
+        raise refusal("E513", path, what, "give a model without size_factor_key")
     settings = read_settings(path, kind, attributes["init_params_"])
     state = {name: of["state_registry"] for name, of in registry["field_registries"].items()}
     batches = texts(state["batch"]["categorical_mapping"])
@@ -207,14 +213,14 @@ def read_settings(path: Path, kind: str, given: dict) -> Scvi:
         elif name == "use_observed_lib_size":
             changed["library"] = "observed" if value else "latent"
         elif name not in USUAL and value not in (None, {}, False):
-            raise refusal(path, f"its option {name} is {value!r}, which is not known here")
+            raise refusal("E513", path, f"its option {name} is {value!r}, which is not known here")
         elif name in USUAL and value not in USUAL[name]:
             raise refusal(
-                path, f"its option {name} is {value!r}, which is not there in this project"
+                "E513", path, f"its option {name} is {value!r}, which is not there in this project"
             )
     if changed["likelihood"] not in ("nb", "zinb", "poisson"):
         raise refusal(
-            path, f"its likelihood is {changed['likelihood']}", "give nb, zinb or poisson"
+            "E513", path, f"its likelihood is {changed['likelihood']}", "give nb, zinb or poisson"
         )
     return Scvi(**changed)
 
@@ -223,10 +229,10 @@ def read_tensors(path: Path, weights: dict) -> dict[str, Tensor]:
     """Return the tensors of a state dict; the store of pyro, always there, must be empty."""
     weights = dict(weights)
     if any(weights.pop("pyro_param_store", {}).values()):
-        raise refusal(path, "it holds parameters of pyro")
+        raise refusal("E513", path, "it holds parameters of pyro")
     strange = [name for name, value in weights.items() if not isinstance(value, Tensor)]
     if strange:
-        raise refusal(path, f"its weights hold {strange[0]}, which is no tensor")
+        raise refusal("E515", path, f"its weights hold {strange[0]}, which is no tensor")
     return weights
 
 
@@ -238,9 +244,11 @@ def check_genes(path: Path, genes: list[str], weights: dict[str, Tensor]) -> Non
     )
     there = [len(weights[name]) for name in heads if name in weights]
     if there and there[0] != len(genes):
-        raise refusal(path, f"its weights are for {there[0]:,} genes, it names {len(genes):,}")
+        raise refusal(
+            "E515", path, f"its weights are for {there[0]:,} genes, it names {len(genes):,}"
+        )
     if len(set(genes)) != len(genes):
-        raise refusal(path, "it names a gene twice")
+        raise refusal("E515", path, "it names a gene twice")
 
 
 def texts(values) -> list[str]:
@@ -254,7 +262,7 @@ def first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {said[0].split('. ')[0]}"
 
 
-def refusal(path: Path, what: str, fix: str = "") -> InputError:
+def refusal(code: str, path: Path, what: str, fix: str = "") -> InputError:
     """Return an error that says why a file is no model to import."""
     usual = "give a folder that SCVI, LinearSCVI or SCANVI of scvi-tools saved, with usual options"
-    return InputError(problem(str(path), what, fix or usual))
+    return InputError(problem(code, str(path), what, fix or usual))

@@ -55,7 +55,7 @@ def check_alignment(folder, model, description: dict, there: dict) -> None:
     for name in ("genes", "batches", "covariates", *(["classes"] if needs_labels else [])):
         if there[name] != description[name]:
             what = f"its {name} are not those of the data"
-            raise InputError(problem(str(folder), what, "delete the folder and run again"))
+            raise InputError(problem("E324", str(folder), what, "delete the folder and run again"))
 
 
 def restore(folder) -> tuple:

@@ -74,11 +74,13 @@ def load_model(folder) -> tuple[dict, dict]:
     description = files.read_json(folder / "model.json")
     if description.get("format") != FORMAT:
         what = f"format {description.get('format')}, this release reads {FORMAT}"
-        raise InputError(problem(str(folder), what, "train the model again with this release"))
+        raise InputError(
+            problem("E323", str(folder), what, "train the model again with this release")
+        )
     weights = folder / "model.safetensors"
     if files.sha256(weights) != description["sha256"]:
         what = "the weights are not those that were written (their SHA-256 differs)"
-        raise InputError(problem(str(weights), what, "delete the folder and run again"))
+        raise InputError(problem("E321", str(weights), what, "delete the folder and run again"))
     return load_file(weights), description
 
 

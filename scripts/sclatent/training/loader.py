@@ -234,7 +234,7 @@ def gather_cells(adata, device: str = "cpu", min_cells_per_label: int = 0) -> Ce
     """
     if device == "cuda" and not torch.cuda.is_available():
         what = "training.device is cuda, but torch finds no GPU here"
-        raise InputError(problem("config", what, "set training.device: cpu"))
+        raise InputError(problem("E502", "config", what, "set training.device: cpu"))
     batch = adata.obs["batch"].cat
     codes, classes = np.full(adata.n_obs, -1), []
     if min_cells_per_label:
@@ -303,7 +303,7 @@ def seen_labels(adata, min_cells: int) -> tuple[np.ndarray, list[str]]:
             "label more cells, lower scanvi.min_cells_per_label, "
             "or leave out of latents what needs labels"
         )
-        raise InputError(problem("obs['cell_type']", what, fix))
+        raise InputError(problem("E207", "obs['cell_type']", what, fix))
     return label_codes(adata, classes), classes
 
 

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_, get_total_norm
 
-from sclatent.errors import InputError
+from sclatent.errors import InputError, problem
 from sclatent.kernels.adam import Adam
 from sclatent.kernels.operators import active
 from sclatent.training.checkpoint import NO_CHECKPOINT, Checkpoint, NoCheckpoint
@@ -61,7 +61,7 @@ class Diverged(InputError):
         self.reason = (
             f"{what} is not finite at {where}; {broken_weight(model)}; {some_cells(minibatch)}"
         )
-        super().__init__(f"{self.reason}; lower training.learning_rate")
+        super().__init__(problem("E501", "training", self.reason, "lower training.learning_rate"))
 
 
 def broken_weight(model) -> str:

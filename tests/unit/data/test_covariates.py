@@ -107,7 +107,7 @@ def test_one_bad_number_anywhere_is_found_with_its_cell(place, bad):
     values[place] = value
     _, problems = read(table(x=values), continuous_covariates=["x"])
     assert len(problems) == 1
-    assert problems[0].startswith(f"dataset mine: continuous_covariates: {words}")
+    assert f" dataset mine: continuous_covariates: {words}" in problems[0]
     assert f"c{place}" in problems[0]
     assert "leave 'x' out" in problems[0]
 
