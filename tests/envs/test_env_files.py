@@ -55,4 +55,4 @@ def test_training_on_a_gpu_takes_the_environment_with_cuda(root, tmp_path):
         text=True,
     )
     announced = re.findall(r"envs/([\w-]+)\.yaml will be created", printed)
-    assert set(announced) == {"data", "cells", "torch-cuda"}, printed
+    assert set(announced) == {"data", "cells", "torch-cuda", "crate"}, printed

@@ -16,7 +16,7 @@ def refused(workflow, config: dict) -> str:
 def test_a_misspelt_key_is_named_with_the_nearest_one(workflow):
     lines = refused(workflow, {"qc": {"min_count": 5}})
     assert re.search(
-        r"ERROR config: qc: there is no key 'min_count', did you mean 'min_counts'", lines
+        r"ERROR E101 config: qc: there is no key 'min_count', did you mean 'min_counts'", lines
     )
 
 

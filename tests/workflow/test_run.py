@@ -103,8 +103,14 @@ def test_an_input_error_ends_with_its_lines_and_no_traceback(workflow, small):
     log = (workflow.folder / "results/mine/logs/validate_counts.log").read_text()
     assert "ERROR" in log
     assert "Traceback" not in log
-    assert "Last lines of results/mine/logs/validate_counts.log" in result.stdout
-    assert re.search(r"1,800 of 1,800 .* not whole numbers", result.stdout)
+    line = next(line for line in log.splitlines() if line.startswith("ERROR "))
+    assert re.match(r"ERROR E228 .*1,800 of 1,800 .* not whole numbers", line)
+    assert "exit code 65" in log
+    last = result.stdout[result.stdout.rindex(f"\n{line}\n") :]
+    assert "results/mine/logs/validate_counts.log" in last
+    assert f"snakemake --snakefile {workflow.root}/Snakefile" in last
+    errors = json.loads((workflow.folder / "results/errors.json").read_text())
+    assert errors == {"results/mine/logs/validate_counts.log": [line]}
 
 
 def test_every_safetensors_has_its_hash_and_no_pickle_is_written(finished):

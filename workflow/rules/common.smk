@@ -47,29 +47,29 @@ def similar(name, options):
 
 
 def config_problem(error, inside=""):
-    """Return one line for a schema error: the key, what is wrong, the nearest valid key."""
-    place = ".".join(filter(None, [inside, *map(str, error.absolute_path)])) or "config"
+    """Return one line for a schema error: code, key, what is wrong, the nearest valid key."""
+    place = ".".join(filter(None, [inside, *map(str, error.absolute_path)]))
+    place = f"config: {place}" if place else "config"
     if error.validator == "additionalProperties":
         known = error.schema.get("properties", {})
         unknown = sorted(set(error.instance) - set(known))
-        return "; ".join(
-            f"{place}: there is no key '{key}', {similar(key, known)}" for key in unknown
-        )
+        keys = "; ".join(f"there is no key '{key}', {similar(key, known)}" for key in unknown)
+        return f"E101 {place}: {keys}"
     if "why" in error.schema:
         value = f"'{error.instance}': " if isinstance(error.instance, str) else ""
-        return f"{place}: {value}{error.schema['why']}"
+        return f"E103 {place}: {value}{error.schema['why']}"
     if error.validator == "type" and error.validator_value in PLAIN:
-        return f"{place}: {error.instance!r} is not {PLAIN[error.validator_value]}"
+        return f"E102 {place}: {error.instance!r} is not {PLAIN[error.validator_value]}"
     if error.validator == "enum":
         options = error.validator_value
-        return f"{place}: there is no '{error.instance}', {similar(error.instance, options)}"
-    return f"{place}: {error.message}"
+        return f"E104 {place}: there is no '{error.instance}', {similar(error.instance, options)}"
+    return f"E103 {place}: {error.message}"
 
 
 def config_conflicts(given):
     """Return what the schema cannot see: keys that disagree, and files that do not exist."""
     if config["clusters"]["main_resolution"] not in config["clusters"]["resolutions"]:
-        yield "clusters.main_resolution: it is not among clusters.resolutions"
+        yield "E108 config: clusters.main_resolution: it is not among clusters.resolutions"
     known = ["pca", "harmony", *MODELS, *config["variants"]]
     for number, latent in enumerate(config["latents"]):
         if latent in imports():
@@ -77,17 +77,17 @@ def config_conflicts(given):
         if latent not in known:
             options = [*known, *imports()]
             define = " (define it under variants)" if kind(latent) in MODELS else ""
-            yield f"latents.{number}: there is no '{latent}'{define}, {similar(latent, options)}"
+            yield f"E107 config: latents.{number}: there is no '{latent}'{define}, {similar(latent, options)}"
         elif kind(latent) == "scanvi":
             yield from start_conflicts(latent, [name for name in known if kind(name) == "scvi"])
         if kind(latent) in MODELS and plan(latent)["min_epochs"] > plan(latent)["max_epochs"]:
-            yield f"{latent}: training.min_epochs is larger than training.max_epochs"
+            yield f"E108 config: {latent}: training.min_epochs is larger than training.max_epochs"
     if given.get("main_latent") and config["main_latent"] not in config["latents"]:
-        yield f"main_latent: {config['main_latent']} is not among latents"
+        yield f"E108 config: main_latent: {config['main_latent']} is not among latents"
     counted = [latent for latent in config["latents"] if kind(latent) in MODELS]
     for number, latent in enumerate(config["denoise"]["latents"]):
         if latent not in counted:
-            place = f"denoise.latents.{number}"
+            place = f"E107 config: denoise.latents.{number}"
             yield f"{place}: '{latent}' is no count model in latents, {similar(latent, counted)}"
     yield from exchange_conflicts()
     for dataset in config["datasets"]:
@@ -98,7 +98,7 @@ def config_conflicts(given):
                 there = sorted(item.name for item in Path(path).parent.glob("*"))
                 hint = similar(Path(path).name, there[:50]) if there else "the folder is not there"
                 yield (
-                    f"datasets.{dataset}: {path} does not exist (paths start at {Path.cwd()}): {hint}"
+                    f"E107 config: datasets.{dataset}: {path} does not exist (paths start at {Path.cwd()}): {hint}"
                 )
 
 
@@ -108,10 +108,10 @@ def start_conflicts(latent, scvis):
     if start is None:
         return
     if start not in scvis:
-        yield f"{latent}: start is '{start}', {similar(start, ['scratch', *scvis])}"
+        yield f"E107 config: {latent}: start is '{start}', {similar(start, ['scratch', *scvis])}"
     elif label_floor(start) not in (0, settings(latent)["min_cells_per_label"]):
         yield (
-            f"{latent}: its min_cells_per_label must be that of section scanvi, "
+            f"E108 config: {latent}: its min_cells_per_label must be that of section scanvi, "
             f"since the dispersion of {start} depends on the same labels"
         )
 
@@ -126,24 +126,24 @@ def exchange_conflicts():
     for number, latent in enumerate(config["export_models"]):
         if latent not in ours:
             what = "scvi-tools has no DCA" if kind(latent) == "dca" else similar(latent, ours)
-            yield f"export_models.{number}: '{latent}' is no scVI or scANVI trained here, {what}"
+            yield f"E107 config: export_models.{number}: '{latent}' is no scVI or scANVI trained here, {what}"
         elif kind(latent) == "scvi" and model(latent)["decoder"] == "linear":
             for dataset, entry in config["datasets"].items():
                 if entry["categorical_covariates"] or entry["continuous_covariates"]:
                     yield (
-                        f"export_models.{number}: {latent} has a linear decoder, which in "
+                        f"E108 config: export_models.{number}: {latent} has a linear decoder, which in "
                         f"scvi-tools knows no covariates such as those of dataset {dataset}"
                     )
     for dataset in config["datasets"]:
         for latent, folder in imported(dataset).items():
-            place = f"datasets.{dataset}.models.{latent}"
+            place = f"config: datasets.{dataset}.models.{latent}"
             if latent in config["variants"]:
-                yield f"{place}: variants has that name too; give one of them another"
+                yield f"E108 {place}: variants has that name too; give one of them another"
             if latent not in config["latents"]:
-                yield f"{place}: add {latent} to latents, where it is to stand"
+                yield f"E108 {place}: add {latent} to latents, where it is to stand"
             if not Path(folder, "model.pt").is_file():
                 there = f"there is no model.pt in {folder} (paths start at {Path.cwd()})"
-                yield f"{place}: {there}; name the folder that scvi-tools saved"
+                yield f"E107 {place}: {there}; name the folder that scvi-tools saved"
 
 
 def imported(dataset):
@@ -284,7 +284,7 @@ def check_config():
         validate(config, SCHEMA)
         problems = list(config_conflicts(given))
     if problems:
-        lines = "\n".join(f"ERROR config: {problem}" for problem in dict.fromkeys(problems))
+        lines = "\n".join(f"ERROR {problem}" for problem in dict.fromkeys(problems))
         raise WorkflowError(f"The config has problems.\n{lines}")
 
 
@@ -502,18 +502,7 @@ wildcard_constraints:
 
 
 onsuccess:
+    ERRORS.unlink(missing_ok=True)
     verdict = Path("results/verdict.txt")
     if verdict.is_file() and verdict.stat().st_mtime >= STARTED:
         print(verdict.read_text())
-
-
-onerror:
-    logs = [
-        path
-        for path in Path("results").glob("**/logs/**/*.log")
-        if path.stat().st_mtime >= STARTED
-        and any(line.startswith("ERROR ") for line in path.read_text().splitlines())
-    ]
-    for path in sorted(logs, key=lambda path: path.stat().st_mtime)[-3:]:
-        print(f"\nLast lines of {path}:")
-        print("\n".join(path.read_text().splitlines()[-15:]))

@@ -1,4 +1,4 @@
-"""What a run says when the folder is locked: who holds it, and the one command that goes on."""
+"""What a run that cannot go on says at its end: what failed, or who holds the lock, and what goes on."""
 
 import atexit
 import shlex
@@ -10,6 +10,7 @@ import psutil
 
 FOLDER = Path.cwd()  # Snakemake leaves it before it ends
 HOLDER = FOLDER / ".snakemake/sclatent-run.json"
+ERRORS = FOLDER / "results/errors.json"
 
 
 def command(*flags):
@@ -67,3 +68,23 @@ if workflow.is_main_process and not IS_MODULE:
 
 onstart:
     note_holder()
+
+
+def failures():
+    """Return {log: its lines that begin with ERROR} of the jobs that failed in this run."""
+    found = {}
+    for path in sorted(Path("results").glob("**/logs/**/*.log")):
+        if path.stat().st_mtime >= STARTED:
+            lines = path.read_text(errors="replace").splitlines()
+            found[str(path)] = [line for line in lines if line.startswith("ERROR ")]
+    return {path: lines for path, lines in found.items() if lines}
+
+
+onerror:
+    failed = failures()
+    if failed:
+        partial = Path(f"results/.{os.getpid()}.partial.errors.json")
+        partial.write_text(json.dumps(failed, indent=1, ensure_ascii=False) + "\n")
+        partial.replace(ERRORS)
+        print("", *dict.fromkeys(line for lines in failed.values() for line in lines), sep="\n")
+        print(f"More is in {', '.join(failed)}. Then go on with: {command()}")
