@@ -2,11 +2,11 @@
 
 import anndata
 
-from sclatent import job
+from sclatent import files, job
 from sclatent.cells.graph import GraphSettings, build_graph, write_graph
 
 job.start(snakemake)
 settings = GraphSettings(**snakemake.params.graph)
-latent = anndata.read_h5ad(snakemake.input.latent)
+latent = anndata.read_h5ad(files.verified(snakemake.input.latent))
 graph = build_graph(latent.X, latent.obs_names, settings, seed=int(snakemake.wildcards.seed))
 write_graph(snakemake.output.graph, graph)

@@ -2,9 +2,13 @@
 
 A file appears under its name only when it is whole: it is written beside its place, synced and
 renamed. Equal content gives equal bytes, so two runs can be compared by their hashes.
+
+Beside what HDF5, NumPy or PyTorch read lies its SHA-256, as ``sha256sum -c`` reads it. It is asked
+for before these libraries open a file: a flipped byte can make them crash or, worse, go on.
 """
 
 import contextlib
+import functools
 import glob
 import gzip
 import hashlib
@@ -25,7 +29,7 @@ FORGOTTEN = 86_400  # seconds after which a temporary file is nobody's
 
 
 @contextlib.contextmanager
-def safely(path: str | os.PathLike, n_bytes: float = 0) -> Iterator[Path]:
+def safely(path: str | os.PathLike, hashed: bool = False, n_bytes: float = 0) -> Iterator[Path]:
     """Yield a temporary path in the same folder and put it in place when the block succeeds.
 
     The previous file survives an error in the block. The temporary name keeps the suffix, since
@@ -36,6 +40,8 @@ def safely(path: str | os.PathLike, n_bytes: float = 0) -> Iterator[Path]:
     ----------
     path
         Of the file.
+    hashed
+        Whether its SHA-256 is to lie beside it.
     n_bytes
         What it will take, for `check_room`.
     """
@@ -46,17 +52,25 @@ def safely(path: str | os.PathLike, n_bytes: float = 0) -> Iterator[Path]:
     partial = path.with_name(f".{os.getpid()}.partial.{path.name}")
     try:
         yield partial
-        put(partial, path)
+        put(partial, path, sha256(partial) if hashed else None)
     finally:
         partial.unlink(missing_ok=True)
 
 
-def put(partial: Path, path: Path) -> None:
-    """Put a written file in its place, and wait until it and its name are on the disk."""
+def put(partial: Path, path: Path, digest: str | None = None) -> None:
+    """Put a written file in its place, with its SHA-256 beside it where there is one.
+
+    Between the two there is no hash rather than that of another file, so that a crash never makes
+    a good file look bad. File and name are on the disk when this returns.
+    """
     with open(partial, "rb+") as file:
         os.fsync(file.fileno())
+    if recorded(path) not in (None, digest):
+        sidecar(path).unlink()
     os.replace(partial, path)
     sync_folder(path.parent)
+    if digest is not None:
+        write_text(sidecar(path), f"{digest}  {path.name}\n")
 
 
 def sync_folder(folder: Path) -> None:
@@ -106,6 +120,53 @@ def check_room(path: Path, n_bytes: float) -> None:
         )
 
 
+def sidecar(path: str | os.PathLike) -> Path:
+    """Return where the SHA-256 of a file lies."""
+    return Path(f"{os.fspath(path)}.sha256")
+
+
+def recorded(path: str | os.PathLike) -> str | None:
+    """Return the SHA-256 that lies beside a file; ``""`` when what lies there is none."""
+    if not sidecar(path).is_file():
+        return None
+    words = sidecar(path).read_bytes()[:1000].decode("utf-8", "replace").split()
+    return words[0].lower() if words else ""
+
+
+def verified(path: str | os.PathLike) -> Path:
+    """Return a path once its bytes are sure to be those whose hash lies beside it.
+
+    A file without one, such as a user's or a copy, is taken as it is.
+
+    Raises
+    ------
+    InputError
+        When the bytes are others.
+    """
+    path = Path(path)
+    wanted = recorded(path) if path.is_file() else None
+    if wanted is None:
+        return path
+    found = checked_sha256(str(path), signature(path))
+    if found != wanted:
+        what = f"its SHA-256 is {found}, {sidecar(path).name} says {wanted or 'none'}"
+        fix = f"rm {path} and run again (a file of yours: fetch it anew, or rm {sidecar(path)})"
+        raise InputError(problem("E321", str(path), what, fix))
+    return path
+
+
+def signature(path: Path) -> tuple[int, ...]:
+    """Return what changes when a file is written anew."""
+    state = path.stat()
+    return state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns
+
+
+@functools.lru_cache(maxsize=1024)
+def checked_sha256(path: str, signature: tuple[int, ...]) -> str:
+    """Return the SHA-256 of a file; a job that opens a file again does not hash it again."""
+    return sha256(path)
+
+
 def sha256(path: str | os.PathLike) -> str:
     """Return the hexadecimal SHA-256 of a file, read in blocks."""
     with open(path, "rb") as file:
@@ -127,9 +188,11 @@ def write_text(path, text: str) -> None:
         partial.write_text(text, encoding="utf-8")
 
 
-def write_json(path, content) -> None:
-    """Write JSON with sorted keys, safely."""
-    write_text(path, json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+def write_json(path, content, hashed: bool = False) -> None:
+    """Write JSON with sorted keys, safely; `hashed` as for `safely`."""
+    text = json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+    with safely(path, hashed) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 def read_json(path):
@@ -160,9 +223,6 @@ def read_table(path, **options):
 
 
 def write_h5ad(path, adata) -> None:
-    """Write an AnnData compressed, safely.
-
-    Compression also means that a flipped byte is noticed when the file is read.
-    """
-    with safely(path, n_bytes=getattr(adata.X, "nbytes", 0) / 2) as partial:
+    """Write an AnnData compressed, safely, with its hash beside it."""
+    with safely(path, hashed=True, n_bytes=getattr(adata.X, "nbytes", 0) / 2) as partial:
         adata.write_h5ad(partial, compression="gzip", compression_opts=4)

@@ -129,13 +129,13 @@ def write_graph(path, graph: Graph) -> None:
         "n_neighbors": np.int32(graph.indices.shape[1]),
         "exact": np.bool_(graph.exact),
     }
-    with files.safely(path) as partial:
+    with files.safely(path, hashed=True) as partial:
         np.savez_compressed(partial, **content)
 
 
 def read_graph(path) -> Graph:
     """Read what `write_graph` wrote."""
-    with np.load(path, allow_pickle=False) as content:
+    with np.load(files.verified(path), allow_pickle=False) as content:
         parts = {name: content[name] for name in content.files}
     n_cells = len(parts["cells"])
     connectivities = sparse.csr_matrix(

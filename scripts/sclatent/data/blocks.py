@@ -135,7 +135,7 @@ def stored(path, place: str, shape: tuple[int, int] | None = None) -> Rows:
     InputError
         When the file is damaged; of its values this shows as their block is read.
     """
-    with readable(path), h5py.File(path) as file:
+    with readable(path), h5py.File(files.verified(path)) as file:
         group = file[place]
         for part in ("data", "indices", "indptr"):
             check_declared(group[part])
@@ -149,7 +149,7 @@ def stored(path, place: str, shape: tuple[int, int] | None = None) -> Rows:
             raise ValueError(f"the parts of {place} do not fit each other")
 
     def blocks(rows: np.ndarray | None) -> Iterator[csr_matrix]:
-        with readable(path), h5py.File(path) as file:
+        with readable(path), h5py.File(files.verified(path)) as file:
             yield from read_blocks(
                 (file[place]["data"], file[place]["indices"], indptr), shape, rows
             )
@@ -214,7 +214,7 @@ def read_table(path, splits=None) -> AnnData:
     import anndata
     from anndata.io import read_elem
 
-    with h5py.File(path) as file:
+    with h5py.File(files.verified(path)) as file:
         names = [name for name in ("obs", "var", "uns", "obsm", "varm") if name in file]
         table = anndata.AnnData(**{name: read_elem(file[name]) for name in names})
     store.join_splits(table.obs, splits, path)
@@ -227,8 +227,8 @@ def open_dataset(path, splits=None) -> Dataset:
 
 
 def write_dataset(path, dataset: Dataset) -> None:
-    """Write a dataset as a compressed h5ad, a block at a time, safely."""
-    with files.safely(path) as partial:
+    """Write a dataset as a compressed h5ad, a block at a time, safely, with its hash beside it."""
+    with files.safely(path, hashed=True) as partial:
         dataset.table.write_h5ad(partial, compression="gzip", compression_opts=4)
         with h5py.File(partial, "r+") as file:
             if "X" in file:
@@ -240,7 +240,7 @@ def write_dataset(path, dataset: Dataset) -> None:
 
 def row_sizes(path) -> np.ndarray:
     """Return how many counts above zero each cell (B,) of a written dataset has."""
-    with h5py.File(path) as file:
+    with h5py.File(files.verified(path)) as file:
         return np.diff(file["X/indptr"][:])
 
 

@@ -85,7 +85,7 @@ def read_counts(
     import h5py
     from anndata.io import read_elem
 
-    with h5py.File(path) as file:
+    with h5py.File(files.verified(path)) as file:
         obs, var, uns = (read_elem(file[name]) for name in ("obs", "var", "uns"))
     names = files.read_table(genes)["gene"].to_numpy()
     chosen = positions(var.index, names, genes, path, "gene")

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
+from sclatent import files
 from sclatent.data import columns, contract, covariates, store
 from sclatent.data.archives import extract, find_samples, is_archive
 from sclatent.data.blocks import Dataset, row_sizes, stack, write_dataset
@@ -90,6 +91,7 @@ def read_sample(sample: str, path: str, entry: Entry, problems: list[str]) -> di
     """Return {sample: Dataset} of one path: one sample, or those of an archive."""
     if path.startswith(PREFIX):
         return check_sample(sample, read_embedded(path), entry, problems)
+    files.verified(path)
     if not is_archive(path):
         return check_sample(sample, read_content(path, entry), entry, problems)
     with tempfile.TemporaryDirectory() as folder:

@@ -52,7 +52,7 @@ def read_cells(path: str | PathLike, splits: str | PathLike | None = None) -> An
     """
     import anndata
 
-    adata = anndata.read_h5ad(path)
+    adata = anndata.read_h5ad(files.verified(path))
     join_splits(adata.obs, splits, path)
     adata.X = adata.X.tocsr().astype(np.int32, copy=False)
     adata.X.sort_indices()
@@ -89,7 +89,7 @@ def read_obs(path: str | PathLike, splits: str | PathLike | None = None) -> Data
     import h5py
     from anndata.io import read_elem
 
-    with h5py.File(path) as file:
+    with h5py.File(files.verified(path)) as file:
         obs = read_elem(file["obs"])
     join_splits(obs, splits, path)
     return obs
@@ -100,7 +100,7 @@ def read_genes(path: str | PathLike) -> list[str]:
     import h5py
     from anndata.io import read_elem
 
-    with h5py.File(path) as file:
+    with h5py.File(files.verified(path)) as file:
         return list(read_elem(file["var"]).index)
 
 
@@ -136,7 +136,7 @@ def read_latent(path: str | PathLike, cells=None) -> np.ndarray:
     """
     import anndata
 
-    latent = anndata.read_h5ad(path)
+    latent = anndata.read_h5ad(files.verified(path))
     values = np.asarray(latent.X, dtype=np.float32)
     if cells is None:
         return values

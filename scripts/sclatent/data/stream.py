@@ -17,6 +17,7 @@ from os import PathLike
 import numpy as np
 from scipy.sparse import csr_matrix
 
+from sclatent import files
 from sclatent.data.compact import Block, CompactCounts, Counts, Growing, compact
 from sclatent.data.stored import StoredCounts, write_counts
 from sclatent.errors import InputError, problem
@@ -62,7 +63,7 @@ def read_blocks(path: str | PathLike, chosen: np.ndarray, n_counts: int = N_COUN
     """
     import h5py
 
-    with h5py.File(path) as file:
+    with h5py.File(files.verified(path)) as file:
         stored = file["X"]
         if stored.attrs.get("encoding-type") != "csr_matrix":
             what = "X is not a matrix in compressed sparse rows"

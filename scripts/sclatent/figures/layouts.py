@@ -45,7 +45,7 @@ def read_layout(path, cells, method: str) -> Layout:
     """Read layouts in the order of the cells."""
     import anndata
 
-    layout = anndata.read_h5ad(path)
+    layout = anndata.read_h5ad(files.verified(path))
     rows = positions(layout.obs_names, cells, "the cells", path, "cell")
     trust = layout.uns.get("trustworthiness", {})
     keys = {int(key.removeprefix("seed")): key for key in layout.obsm}

@@ -56,7 +56,7 @@ def write_export(path, model, description: dict) -> None:
     }
     buffer = io.BytesIO()  # a file would lend its name to the archive, and change its bytes
     torch.save(content, buffer)
-    with files.safely(path) as partial:
+    with files.safely(path, hashed=True) as partial:
         partial.write_bytes(buffer.getvalue())
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from sclatent import files
 from sclatent.data.store import UNKNOWN
 from sclatent.figures import words
 
@@ -65,7 +66,7 @@ def sizes_table(path) -> Table:
     import h5py
     from anndata.io import read_elem
 
-    with h5py.File(path) as file:
+    with h5py.File(files.verified(path)) as file:
         obs, n_genes = read_elem(file["obs"]), len(read_elem(file["var"]))
     obs = obs.assign(known=obs["cell_type"].astype(str) != UNKNOWN)
     rows = [size_row(name, part) for name, part in obs.groupby("batch", observed=True)]

@@ -54,7 +54,8 @@ def save_model(folder, model, description: dict) -> None:
     with files.safely(folder / "model.safetensors") as partial:
         save_file(weights, partial)
     digest = files.sha256(folder / "model.safetensors")
-    files.write_json(folder / "model.json", {"format": FORMAT, "sha256": digest, **description})
+    content = {"format": FORMAT, "sha256": digest, **description}
+    files.write_json(folder / "model.json", content, hashed=True)
 
 
 def load_model(folder) -> tuple[dict, dict]:
@@ -71,7 +72,7 @@ def load_model(folder) -> tuple[dict, dict]:
         When the format is not that of this code or the weights are not those that were written.
     """
     folder = Path(folder)
-    description = files.read_json(folder / "model.json")
+    description = files.read_json(files.verified(folder / "model.json"))
     if description.get("format") != FORMAT:
         what = f"format {description.get('format')}, this release reads {FORMAT}"
         raise InputError(
