@@ -67,6 +67,7 @@ def start(snakemake) -> None:
     sys.stdout = Tee(sys.__stdout__, file, name)
     sys.stderr = Tee(sys.__stderr__, file, name)
     sys.excepthook = partial(explain, snakemake)
+    sys.unraisablehook = keep
     set_threads(int(snakemake.params.get("threads", 1)))
     atexit.register(provenance.record, snakemake, provenance.now(), cost)
 
@@ -75,13 +76,13 @@ def explain(snakemake, kind, error, trace) -> None:
     """End a job that failed: its problems one line each, and the exit code in the log's last line.
 
     The log also holds the traceback of what is not the user's to mend; the terminal shows it
-    where `DEBUG` is set.
-
-    Raises
-    ------
-    SystemExit
-        With the exit code.
+    where `DEBUG` is set. What no code can catch, as when HDF5 closes a file on a full disk, comes
+    here too, without the script in its traceback: the log keeps it, and the job goes on to its own
+    error. The process ends at once, since HDF5 crashes when it tidies up after a full disk.
     """
+    if trace is not None and trace.tb_frame.f_code.co_name != "<module>":
+        traceback.print_exception(kind, error, trace, file=sys.stderr.log)
+        return
     mendable, debug = isinstance(error, InputError), bool(os.environ.get(DEBUG))
     log, name = sys.stderr.log, sys.stderr.name
     if not mendable or debug:
@@ -92,8 +93,15 @@ def explain(snakemake, kind, error, trace) -> None:
     for line in error.problems:
         print(f"ERROR {line}", file=sys.stderr)
     print(f"exit code {error.status}", file=log)
+    sys.stdout.flush()
     sys.stderr.flush()
-    raise SystemExit(error.status)
+    os._exit(error.status)
+
+
+def keep(unraisable) -> None:
+    """Keep in the log what could not be raised, as when a file is closed on a full disk."""
+    parts = unraisable.exc_type, unraisable.exc_value, unraisable.exc_traceback
+    traceback.print_exception(*parts, file=sys.stderr.log)
 
 
 def set_threads(n_threads: int) -> None:
