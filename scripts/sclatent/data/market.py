@@ -33,8 +33,8 @@ def read_market(path: Path, named: tuple[int, int]) -> sparse.csr_matrix:
     Raises
     ------
     InputError
-        When the sizes do not agree, or the matrix is square and its totals are those of one with
-        genes and cells exchanged.
+        When the sizes do not agree, a number has a point under a header of integers, or the matrix
+        is square and its totals are those of one with genes and cells exchanged.
     ValueError
         When the file is damaged; with the line.
     """
@@ -45,6 +45,8 @@ def read_market(path: Path, named: tuple[int, int]) -> sparse.csr_matrix:
         raise ValueError(f"it is a matrix of kind {kind}, {symmetry}: counts are integer, general")
     check_shape(path, (n_genes, n_cells), named)
     check_size(16 * n_values, str(path))
+    if kind != "real":
+        check_whole(path)
     try:
         counts = sparse.csr_matrix(scipy.io.mmread(path).T)
     except ValueError as error:
@@ -53,6 +55,22 @@ def read_market(path: Path, named: tuple[int, int]) -> sparse.csr_matrix:
         raise ValueError(f"{shortage(path, n_values)} ({error})") from error
     check_square(path, counts)
     return counts
+
+
+def check_whole(path: Path) -> None:
+    """Refuse numbers with a point where the header says integer: SciPy would cut them off.
+
+    Raises
+    ------
+    InputError
+        When there is one.
+    """
+    with opened(path) as file:
+        while file.readline().startswith(b"%"):
+            pass
+        if any(b"." in part for part in iter(lambda: file.read(2**20), b"")):
+            what = "its header says integer, and it holds numbers with a point"
+            raise InputError(problem("E228", str(path), what, "give raw counts"))
 
 
 def shortage(path: Path, n_values: int) -> str:

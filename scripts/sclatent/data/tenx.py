@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from sclatent.data.blocks import stored
-from sclatent.data.content import Content, text
+from sclatent.data.content import Content, readable, text
 from sclatent.data.market import opened, read_market
 from sclatent.errors import InputError, nearest, problem
 
@@ -103,7 +103,8 @@ def read_tenx_matrix(path) -> Content:
     path = Path(path)
     barcodes = read_columns(beside(path, "barcodes.tsv"))
     features = read_columns(beside(path, "features.tsv", "genes.tsv"))
-    counts = read_market(path, (len(features), len(barcodes)))
+    with readable(path):
+        counts = read_market(path, (len(features), len(barcodes)))
     var = pd.DataFrame(index=features[min(1, features.shape[1] - 1)].to_numpy(object))
     if features.shape[1] > 1:
         var["gene_id"] = features[0].to_numpy(object)
