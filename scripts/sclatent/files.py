@@ -25,6 +25,7 @@ from sclatent.errors import InputError, problem
 
 UNITS = ("B", "KB", "MB", "GB", "TB")
 ROOM = 1.2  # times what a file will take must be free
+FORMULA, QUOTED = re.compile(r"'*[=+\-@\t\r]"), re.compile(r"'+[=+\-@\t\r]")
 FORGOTTEN = 86_400  # seconds after which a temporary file is nobody's
 
 
@@ -200,11 +201,22 @@ def read_json(path):
     return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
+def begins(pattern: re.Pattern, value) -> bool:
+    """Say whether a value is text that begins so."""
+    return isinstance(value, str) and bool(pattern.match(value))
+
+
 def write_table(path, table) -> None:
     """Write a pandas DataFrame as tab-separated text without its index; ``.gz`` compresses.
 
-    Numbers keep seven significant digits. Booleans are written as ``True`` and ``False``.
+    Numbers keep seven significant digits. Booleans are written as ``True`` and ``False``. Text that
+    a spreadsheet would take for a formula gets a quote in front, which `read_table` takes off.
     """
+    for column in table.select_dtypes(exclude=["number", "bool"]).columns:
+        formula = table[column].map(functools.partial(begins, FORMULA)).astype(bool)
+        if formula.any():
+            texts = table[column].astype(object)
+            table = table.assign(**{column: texts.mask(formula, "'" + texts.astype(str))})
     buffer = io.StringIO()
     table.to_csv(buffer, sep="\t", index=False, float_format="%.7g", lineterminator="\n")
     content = buffer.getvalue().encode("utf-8")
@@ -219,7 +231,13 @@ def read_table(path, **options):
     import pandas as pd
 
     text = {"cell": str, "gene": str, "batch": str, "cell_type": str, "label": str}
-    return pd.read_csv(path, sep="\t", dtype=text, keep_default_na=False, na_values=[""], **options)
+    form = {"sep": "\t", "keep_default_na": False, "na_values": [""]}
+    table = pd.read_csv(path, dtype=text, **form, **options)
+    for column in table.select_dtypes(exclude=["number", "bool"]).columns:
+        quoted = table[column].map(functools.partial(begins, QUOTED)).astype(bool)
+        if quoted.any():
+            table[column] = table[column].mask(quoted, table[column].str[1:])
+    return table
 
 
 def write_h5ad(path, adata) -> None:
