@@ -68,6 +68,7 @@ def start(snakemake) -> None:
     sys.stderr = Tee(sys.__stderr__, file, name)
     sys.excepthook = partial(explain, snakemake)
     sys.unraisablehook = keep
+    provenance.place(snakemake).unlink(missing_ok=True)
     set_threads(int(snakemake.params.get("threads", 1)))
     atexit.register(provenance.record, snakemake, provenance.now(), cost)
 

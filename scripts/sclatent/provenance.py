@@ -48,6 +48,11 @@ def now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
+def place(snakemake) -> Path:
+    """Return where the record of a job lies: beside its log."""
+    return Path(snakemake.log[0]).with_suffix(".json")
+
+
 def record(snakemake, started: str, cost) -> None:
     """Write the record of a job that has made all its outputs; of one that failed there is none.
 
@@ -60,18 +65,15 @@ def record(snakemake, started: str, cost) -> None:
     cost
         A function that returns what the job cost.
     """
-    path = Path(snakemake.log[0]).with_suffix(".json")
-    path.unlink(missing_ok=True)
-    # Python leaves an error that nothing caught in sys.last_value.
-    if hasattr(sys, "last_value") or not all(Path(output).exists() for output in snakemake.output):
+    if not all(Path(output).exists() for output in snakemake.output):
         return
     known = dict(snakemake.params.get("contents", {}))
     content = {
         "format": FORMAT,
         "rule": snakemake.rule,
         "wildcards": dict(snakemake.wildcards.items()),
-        "inputs": {str(place): known.get(place) or digest(place) for place in snakemake.input},
-        "outputs": {str(place): digest(place) for place in snakemake.output},
+        "inputs": {str(path): known.get(path) or digest(path) for path in snakemake.input},
+        "outputs": {str(path): digest(path) for path in snakemake.output},
         "params": dict(snakemake.params.items()),
         "threads": int(snakemake.params.get("threads", 1)),
         "started": started,
@@ -83,7 +85,7 @@ def record(snakemake, started: str, cost) -> None:
         "commit": commit(),
     }
     try:
-        files.write_json(path, content)
+        files.write_json(place(snakemake), content)
     except OSError as error:
         print(f"WARNING no record of this job could be written ({error})")
 

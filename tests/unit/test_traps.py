@@ -122,7 +122,8 @@ def test_labels_are_not_overwritten_by_training_or_prediction(cells):
 def test_a_saved_model_is_safetensors_and_json_and_nothing_else(cells, tmp_path):
     model = build_scvi(cells, np.arange(60), SMALL, seed=0)
     saved.save(tmp_path, model, [f"gene{number}" for number in range(12)], cells)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.json", "model.safetensors"]
+    there = sorted(path.name for path in tmp_path.iterdir())
+    assert there == ["model.json", "model.json.sha256", "model.safetensors"]
 
 
 def test_no_pickle_is_opened_but_by_the_restricted_loader(root):

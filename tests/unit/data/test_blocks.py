@@ -137,6 +137,7 @@ def test_a_file_whose_parts_do_not_fit_is_refused(path, part, spoil):
         values = spoil(file[f"X/{part}"][:])
         del file[f"X/{part}"]
         file[f"X/{part}"] = values
+    files.sidecar(path).unlink()
     with pytest.raises(InputError, match=r"a\.h5ad .* cannot be read"):
         stored(path, "X").to_csr()
 
