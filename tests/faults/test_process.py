@@ -148,28 +148,38 @@ def test_case_57_a_run_killed_at_twenty_random_moments_ends_with_the_bits_of_a_c
     config = None if WHOLE in os.environ else TINY
     clean = Run(root, tmp_path / "clean", config)
     clean.finish()
-    run, random = Run(root, tmp_path / "killed", config), np.random.default_rng(57)
+    runs, random = [Run(root, tmp_path / "killed", config)], np.random.default_rng(57)
     left, moments = clean.n_done, []
-    for kill in range(KILLS):
-        run.start()
-        n_jobs = int(random.uniform(0, left / (KILLS - kill)))
-        if not run.wait_for(lambda jobs=n_jobs: run.n_left and run.n_done >= jobs):
-            break
-        time.sleep(random.uniform(0, min(2, left / 10)))
-        if run.process.poll() is not None:
-            break
-        run.kill()
-        left = run.n_left
-        moments.append(left)
-        if any((run.folder / ".snakemake/locks").glob("*.lock")):
-            unlock = subprocess.run([*run.command, "--unlock"], capture_output=True, text=True)
-            assert unlock.returncode == 0, unlock.stdout + unlock.stderr
+    while len(moments) < KILLS:
+        if not (died := kill_at_random(runs[-1], left / (KILLS - len(moments)), random)):
+            # It ended before its moment came: the next run begins anew.
+            runs.append(Run(root, tmp_path / f"killed{len(runs)}", config))
+        left = runs[-1].n_left if died else clean.n_done
+        moments += [left] if died else []
+        assert len(runs) < 4
     print(f"killed {len(moments)} times, with {moments} of {clean.n_done} jobs left")
-    assert len(moments) == KILLS
-    run.finish()
-    here, there = bits(run.folder), bits(clean.folder)
-    assert here.keys() == there.keys()
-    assert [place for place in here if here[place] != there[place]] == []
+    there = bits(clean.folder)
+    for run in runs:
+        run.finish()
+        here = bits(run.folder)
+        assert here.keys() == there.keys()
+        assert [place for place in here if here[place] != there[place]] == []
+
+
+def kill_at_random(run: Run, most: float, random) -> bool:
+    """Start a run and kill it after up to `most` jobs and a moment; say whether it was not over."""
+    run.start()
+    n_jobs = int(random.uniform(0, most))
+    if not run.wait_for(lambda: run.n_left and run.n_done >= n_jobs):
+        return False
+    time.sleep(random.uniform(0, min(2, most)))
+    if run.process.poll() is not None:
+        return False
+    run.kill()
+    if any((run.folder / ".snakemake/locks").glob("*.lock")):
+        unlock = subprocess.run([*run.command, "--unlock"], capture_output=True, text=True)
+        assert unlock.returncode == 0, unlock.stdout + unlock.stderr
+    return True
 
 
 def test_case_57_a_killed_run_says_the_one_command_that_goes_on(root, tmp_path):
