@@ -22,13 +22,22 @@ def test_case_1_log_normalised_counts_are_refused_and_the_layer_with_counts_is_n
     bench.refuse(bench.save(adata), r"not whole numbers.*Fix: set layer: counts")
 
 
-@pytest.mark.parametrize(
-    ("case", "value", "words"), [(4, np.nan, "NaN"), (5, np.inf, "infinite"), (6, -1, "negative")]
-)
-def test_case_4_a_value_that_is_no_count_is_named_with_its_cell_and_gene(bench, case, value, words):
+def refuse_value(bench, value, words):
     adata = bench.adata(np.ones((6, 10), np.float32))
     adata.X[2, 3] = value
     bench.refuse(bench.save(adata), rf"1 of 60 stored .*are {words}.*cell cell2, gene G3")
+
+
+def test_case_4_a_missing_count_is_named_with_its_cell_and_gene(bench):
+    refuse_value(bench, np.nan, "NaN")
+
+
+def test_case_5_an_infinite_count_is_named_with_its_cell_and_gene(bench):
+    refuse_value(bench, np.inf, "infinite")
+
+
+def test_case_6_a_negative_count_is_named_with_its_cell_and_gene(bench):
+    refuse_value(bench, -1, "negative")
 
 
 def test_case_16_a_square_matrix_that_is_transposed_is_told_by_its_totals(bench):
@@ -277,3 +286,30 @@ def test_case_42_categories_that_no_cell_has_are_dropped(bench):
     adata.obs["lane"] = pd.Categorical(list("aaabbb"), categories=["a", "b", "nobody"])
     found = bench.read(bench.save(adata), batch="lane")
     assert list(found.obs["batch"].cat.categories) == ["a", "b"]
+
+
+def test_case_22_a_file_of_several_genomes_asks_for_one_and_then_holds_that_one(bench):
+    import h5py
+
+    path = bench.folder / "two.h5"
+    with h5py.File(path, "w") as file:
+        for genome in ("hg19", "mm10"):
+            matrix = sparse.csr_matrix(np.arange(6).reshape(2, 3) + (genome == "mm10"))
+            group = file.create_group(genome)
+            group["barcodes"] = np.array(["a", "b"], "S")
+            group["genes"] = np.array([f"{genome}_E{i}" for i in range(3)], "S")
+            group["gene_names"] = np.array([f"{genome}_G{i}" for i in range(3)], "S")
+            for name in ("data", "indices", "indptr"):
+                group[name] = getattr(matrix, name)
+            group["shape"] = np.array([3, 2])
+    bench.refuse(str(path), r"E315 .*2 genomes: hg19, mm10\. Fix: set genome")
+    bench.refuse(str(path), r"E316 .*did you mean 'mm10'", genome="mm1")
+    assert bench.read(str(path), genome="mm10").X.sum() == 21
+
+
+def test_case_30_genes_in_another_order_are_put_into_the_order_of_the_first_sample(bench):
+    one = bench.adata()
+    two = one[:, one.var_names[::-1]].copy()
+    samples = {"one": bench.save(one, "1.h5ad"), "two": bench.save(two, "2.h5ad")}
+    found = bench.read(samples)
+    assert (found.X[:6] != found.X[6:]).nnz == 0

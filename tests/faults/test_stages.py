@@ -10,6 +10,7 @@ import pytest
 from sclatent.data import genes, qc
 from sclatent.data.blocks import from_anndata, in_memory
 from sclatent.errors import InputError
+from sclatent.training.loader import seen_labels
 from sclatent.training.order import slices
 
 WIDE = {"n_mads": 1e6, "min_counts": 1, "min_genes": 1, "max_pct_mt": 100, "doublets": False}
@@ -34,7 +35,7 @@ def test_case_10_cells_without_counts_are_dropped_and_counted(dataset, capsys):
 
 def test_case_12_no_cell_left_is_an_error_with_what_each_filter_removed(dataset):
     filters = qc.Filters(**{**WIDE, "min_counts": 10**6})
-    with pytest.raises(InputError, match="E235 .*no cell of 40 is left; removed by few_counts 40"):
+    with pytest.raises(InputError, match=r"E235 .*no cell of 40 is left; removed by few_counts 40"):
         qc.filter_cells(dataset, filters)
 
 
@@ -51,3 +52,14 @@ def test_case_43_no_minibatch_has_a_single_cell(n_cells):
     parts = [part.stop - part.start for part in slices(n_cells, 128)]
     assert min(parts) > 1
     assert sum(parts) == n_cells
+
+
+def test_case_37_a_label_of_one_cell_is_no_class_to_learn(dataset):
+    adata = dataset.to_anndata()[4:].copy()
+    adata.obs["cell_type"] = ["rare", *"TB" * 17, "T"]
+    adata.obs["cell_type"] = adata.obs["cell_type"].astype("category")
+    adata.obs["cells_split"] = adata.obs["labels_split"] = "train"
+    codes, classes = seen_labels(adata, min_cells=2)
+    assert classes == ["B", "T"]
+    assert codes[0] == -1
+    assert (codes[1:] >= 0).all()
