@@ -1,5 +1,7 @@
+import ast
 import gzip
 import os
+import re
 import subprocess
 import sys
 import time
@@ -10,6 +12,16 @@ import pytest
 
 from sclatent import files
 from sclatent.errors import InputError
+
+WRITERS = {"dump", "save_file", "savefig", "savez", "savez_compressed", "to_csv", "tofile"}
+WRITERS |= {"write_bytes", "write_h5ad", "write_text"}
+ELSEWHERE = {
+    "sclatent/data/archives.py": "into a folder for temporary files",
+    "sclatent/data/download.py": "to a file that a later run goes on with, and puts in place",
+    "sclatent/data/stored.py": "into a folder for temporary files, synced and hashed",
+    "sclatent/files.py": "what puts files in place",
+    "sclatent/job.py": "a log, line by line",
+}
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path):
@@ -73,3 +85,31 @@ def test_equal_tables_are_equal_bytes(tmp_path):
 )
 def test_sizes_are_said_for_people(n_bytes, text):
     assert files.size(n_bytes) == text
+
+
+def written(call: ast.Call) -> str | None:
+    """Return what a call writes to, as it is written there, or None where it writes nothing."""
+    name = ast.unparse(call.func).rpartition(".")
+    words = [node for part in (*call.args, *call.keywords) for node in ast.walk(part)]
+    modes = [word.value for word in words if is_mode(word)]
+    opens = name[2] in ("open", "File") and any(set(mode) & set("wax+") for mode in modes)
+    if (name[2] not in WRITERS and not opens) or name[0] == "files":
+        return None
+    takes = opens or name[2] not in ("write_bytes", "write_text")
+    return ast.unparse(call.args[0]) if takes else name[0]
+
+
+def is_mode(node) -> bool:
+    """Say whether a part of a call is text that could be how a file is opened."""
+    value = getattr(node, "value", None)
+    return isinstance(value, str) and re.fullmatch(r"[rwaxbt+]{1,3}", value) is not None
+
+
+def test_whatever_is_written_goes_to_a_temporary_file_that_is_put_in_place(root):
+    found = set()
+    for path in sorted((root / "scripts").rglob("*.py")):
+        place = path.relative_to(root / "scripts").as_posix()
+        calls = [node for node in ast.walk(ast.parse(path.read_text())) if type(node) is ast.Call]
+        targets = {written(call) for call in calls} - {None, "partial", "buffer"}
+        found |= {place} if targets else set()
+    assert found == ELSEWHERE.keys()

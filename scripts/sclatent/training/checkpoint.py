@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from sclatent import files, job
@@ -52,7 +52,7 @@ def save_model(folder, model, description: dict) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     with files.safely(folder / "model.safetensors") as partial:
-        save_file(weights, partial)
+        write_tensors(partial, weights)
     digest = files.sha256(folder / "model.safetensors")
     content = {"format": FORMAT, "sha256": digest, **description}
     files.write_json(folder / "model.json", content, hashed=True)
@@ -222,12 +222,20 @@ def identity_of(snakemake) -> str:
     return hashlib.sha256(content.encode()).hexdigest()
 
 
-def write_tree(path: Path, tree) -> None:
+def write_tree(partial: Path, tree) -> None:
     """Write a tree of dicts and lists whose leaves are tensors and JSON values."""
     tensors = {}
     text = json.dumps(pack(tree, tensors))
-    # `save_file` would write under a name of its own, which nothing removes after a kill.
-    path.write_bytes(save(tensors, {"tree": text, "sha256": digest(text, tensors)}))
+    write_tensors(partial, tensors, {"tree": text, "sha256": digest(text, tensors)})
+
+
+def write_tensors(partial: Path, tensors: dict, metadata: dict | None = None) -> None:
+    """Write tensors as safetensors.
+
+    `save_file` would write under a name of its own, which nothing removes after a kill, and into a
+    file that only its owner may read.
+    """
+    partial.write_bytes(save(tensors, metadata))
 
 
 def read_tree(path):

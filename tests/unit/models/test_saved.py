@@ -12,6 +12,7 @@ from sclatent.models.dca import Dca, build_dca
 from sclatent.models.heads import OUTPUTS
 from sclatent.models.scanvi import Scanvi, build_scanvi
 from sclatent.models.scvi import Scvi, build_scvi
+from sclatent.training import checkpoint
 from sclatent.training.loader import Covariates
 
 ROWS = np.arange(120)
@@ -102,3 +103,16 @@ def test_a_model_is_loaded_together_with_the_cells_as_it_saw_them(cells, tmp_pat
     expected = np.where(ROWS == 1, -1, cells.label) if classes else np.full(120, -1)
     assert found.label.tolist() == expected.tolist()
     assert found.classes == classes
+
+
+@pytest.mark.parametrize("kind", ["scvi", "scanvi", "dca"])
+def test_a_model_in_the_format_of_an_earlier_release_is_read(root, cells, kind):
+    folder = root / "tests/data/formats" / f"model_{checkpoint.FORMAT}" / kind
+    model = saved.load(folder, GENES, cells)
+    expected = np.load(folder / "latent.npy", allow_pickle=False)
+    np.testing.assert_allclose(model.latent(cells.take(ROWS[:3])).detach(), expected, atol=1e-4)
+
+
+def test_a_model_of_every_format_is_kept(root):
+    kept = {path.name for path in (root / "tests/data/formats").iterdir()}
+    assert kept == {f"model_{checkpoint.FORMAT}"}
