@@ -6,7 +6,7 @@ from sclatent import job
 from sclatent.data.chosen import read_counts
 from sclatent.data.store import write_expression
 from sclatent.models import saved
-from sclatent.models.posterior import denoise
+from sclatent.models.posterior import denoise_blocks
 
 job.start(snakemake)
 names, settings = snakemake.wildcards, snakemake.params.denoise
@@ -14,6 +14,7 @@ adata = read_counts(
     snakemake.input.cells, snakemake.input.genes, snakemake.input.splits, snakemake.params.memory_gb
 )
 model, cells = saved.load_for(snakemake.input.model, adata, snakemake.params.device)
-values = denoise(model, cells, np.arange(adata.n_obs), **settings, seed=int(names.seed))
+rows = np.arange(adata.n_obs)
+blocks = denoise_blocks(model, cells, rows, **settings, seed=int(names.seed))
 made = {"latent": names.latent, "seed": int(names.seed), **settings}
-write_expression(snakemake.output.expression, values, adata.obs_names, adata.var_names, made)
+write_expression(snakemake.output.expression, blocks, adata.obs_names, adata.var_names, made)

@@ -6,6 +6,7 @@ Letters for shapes: B cells, G genes, L latent dimensions.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from os import PathLike
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from pandas import DataFrame
 
+ROWS = 64
+"""Cells of a compressed piece of expression."""
 UNKNOWN = "Unknown"
 """The label of a cell that has none."""
 
@@ -147,15 +150,17 @@ def read_latent(path: str | PathLike, cells=None) -> np.ndarray:
     return values[rows]
 
 
-def write_expression(path: str | PathLike, values: np.ndarray, cells, genes, made: dict) -> None:
-    """Write denoised expression: float32 values (B, G), named cells and genes.
+def write_expression(
+    path: str | PathLike, blocks: Iterable[np.ndarray], cells, genes, made: dict
+) -> None:
+    """Write denoised expression, a block at a time: float32 values (B, G), named cells and genes.
 
     Parameters
     ----------
     path
         An h5ad; `uns["sclatent"]` says in JSON what X is and how it was made.
-    values
-        (B, G), in counts.
+    blocks
+        Some cells after the other, (n, G), in counts.
     cells, genes
         Names.
     made
@@ -167,15 +172,25 @@ def write_expression(path: str | PathLike, values: np.ndarray, cells, genes, mad
         When a value is not finite.
     """
     import anndata
+    import h5py
     import pandas as pd
 
-    if not np.isfinite(values).all():
-        raise ValueError(f"{(~np.isfinite(values)).sum():,} denoised values are not finite")
     obs, var = (pd.DataFrame(index=pd.Index(np.asarray(x, dtype=object))) for x in (cells, genes))
-    adata = anndata.AnnData(np.asarray(values, dtype=np.float32), obs=obs, var=var)
+    adata = anndata.AnnData(obs=obs, var=var)
     content = {"X": "denoised counts; for looking, not for hypothesis tests", **made}
     adata.uns["sclatent"] = json.dumps(content, sort_keys=True, ensure_ascii=False)
-    files.write_h5ad(path, adata)
+    n_cells, n_genes = adata.shape
+    layout = {"chunks": (min(ROWS, n_cells), n_genes), "compression": "gzip", "compression_opts": 4}
+    with files.safely(path, hashed=True, n_bytes=2 * n_cells * n_genes) as partial:
+        adata.write_h5ad(partial, compression="gzip", compression_opts=4)
+        with h5py.File(partial, "r+") as file:
+            values, at = file.create_dataset("X", adata.shape, np.float32, **layout), 0
+            values.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
+            for block in blocks:
+                if n_broken := np.count_nonzero(~np.isfinite(block)):
+                    raise ValueError(f"{n_broken:,} denoised values are not finite")
+                values[at : at + len(block)] = block
+                at += len(block)
 
 
 def positions(there, wanted, asker, path, kind: str) -> np.ndarray:

@@ -17,6 +17,7 @@ for, g genes asked for.
 """
 
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -48,8 +49,10 @@ class Likelihood(NamedTuple):
 
 
 @torch.no_grad()
-def answer(function, model, cells: Cells, rows: np.ndarray, seed: int, size: int) -> np.ndarray:
-    """Apply a function of minibatches to some cells.
+def answers(
+    function, model, cells: Cells, rows: np.ndarray, seed: int, size: int
+) -> Iterator[np.ndarray]:
+    """Apply a function of minibatches to some cells, one minibatch after the other.
 
     Parameters
     ----------
@@ -60,25 +63,32 @@ def answer(function, model, cells: Cells, rows: np.ndarray, seed: int, size: int
     cells, rows
         The cells, and which of them.
     seed
-        Seeds torch's noise; its state outside is left alone.
+        Seeds torch's noise, which is as before once the last minibatch has been taken.
     size
         Cells in memory at a time.
 
-    Returns
-    -------
+    Yields
+    ------
     array
-        (n, ...) float32, in the order of `rows`.
+        (B, ...) float32, in the order of `rows`.
     """
     model.eval()
-    answers = None
     with torch.random.fork_rng(devices=cells.generators):
         torch.manual_seed(seed)
         for part in slices(len(rows), size):
             values = function(cells.take(rows[part])).cpu().numpy()
-            if answers is None:
-                answers = np.empty((len(rows), *values.shape[1:]), dtype=np.float32)
-            answers[part] = values
-    return answers
+            yield values.astype(np.float32, copy=False)
+
+
+def answer(function, model, cells: Cells, rows: np.ndarray, seed: int, size: int) -> np.ndarray:
+    """Return what `answers` yields as one array, (n, ...) float32."""
+    found, parts = None, slices(len(rows), size)
+    come = answers(function, model, cells, rows, seed, size)
+    for part, values in zip(parts, come, strict=True):
+        if found is None:
+            found = np.empty((len(rows), *values.shape[1:]), dtype=np.float32)
+        found[part] = values
+    return found
 
 
 def latent_samples(
@@ -106,13 +116,13 @@ def predictive_samples(
     Parameters
     ----------
     model, cells, rows
-        As for `answer`.
+        As for `answers`.
     n_samples
         K: each has latent variables of its own.
     genes
         Positions of the genes; all by default.
     seed, size
-        As for `answer`.
+        As for `answers`.
     """
 
     def sampled(minibatch: Minibatch) -> Tensor:
@@ -122,7 +132,12 @@ def predictive_samples(
     return answer(sampled, model, cells, rows, seed, size).swapaxes(0, 1)
 
 
-def denoise(
+def denoise(model, cells: Cells, rows: np.ndarray, *given, **options) -> np.ndarray:
+    """Return what `denoise_blocks` yields as one array, (n, g)."""
+    return np.concatenate(list(denoise_blocks(model, cells, rows, *given, **options)))
+
+
+def denoise_blocks(
     model,
     cells: Cells,
     rows: np.ndarray,
@@ -132,8 +147,8 @@ def denoise(
     genes=ALL_GENES,
     seed: int = 0,
     size: int = 256,
-) -> np.ndarray:
-    """Return the expected expression of some cells, (n, g), in counts.
+) -> Iterator[np.ndarray]:
+    """Yield the expected expression of some cells in blocks, (B, g), in counts.
 
     It is the mean of the counts given the latent state, before extra zeros, averaged over samples
     of that state. For scVI and scANVI that is the gene's share times the library size; shares sum
@@ -142,7 +157,7 @@ def denoise(
     Parameters
     ----------
     model, cells, rows
-        As for `answer`.
+        As for `answers`.
     library_size
         A number of counts, the same for every cell; ``observed``, the cell's own total; or
         ``latent``, what the model takes it for, which is drawn where it is a latent variable.
@@ -155,7 +170,7 @@ def denoise(
     genes
         Positions of the genes; all by default.
     seed, size
-        As for `answer`.
+        As for `answers`.
 
     Raises
     ------
@@ -175,7 +190,7 @@ def denoise(
                 total = total + model.decode(there, z, log_library).mean[:, genes] / n_terms
         return total
 
-    return answer(expected, model, cells, rows, seed, size)
+    return answers(expected, model, cells, rows, seed, size)
 
 
 def batch_codes(batches: list, batch: str) -> list:
@@ -219,11 +234,11 @@ def likelihood(
     Parameters
     ----------
     model, cells, rows
-        As for `answer`.
+        As for `answers`.
     n_samples
         K.
     seed, size
-        As for `answer`.
+        As for `answers`.
     """
 
     def weigh(minibatch: Minibatch) -> Tensor:

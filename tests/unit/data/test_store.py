@@ -104,7 +104,9 @@ def test_equal_latents_give_equal_bytes(tmp_path):
 def test_denoised_expression_says_what_it_is_and_how_it_was_made(tmp_path):
     values = np.arange(6, dtype=float).reshape(2, 3)
     made = {"latent": "scvi", "batch": "average"}
-    write_expression(tmp_path / "e.h5ad", values, ["b", "a"], ["x", "y", "z"], made)
+    write_expression(
+        tmp_path / "e.h5ad", [values[:1], values[1:]], ["b", "a"], ["x", "y", "z"], made
+    )
     adata = anndata.read_h5ad(tmp_path / "e.h5ad")
     assert adata.X.dtype == np.float32
     np.testing.assert_array_equal(adata.X, values)
@@ -114,4 +116,5 @@ def test_denoised_expression_says_what_it_is_and_how_it_was_made(tmp_path):
     assert "not for hypothesis tests" in content["X"]
     assert content["batch"] == "average"
     with pytest.raises(ValueError, match="1 denoised values are not finite"):
-        write_expression(tmp_path / "e.h5ad", [[np.nan]], ["a"], ["x"], made)
+        write_expression(tmp_path / "e.h5ad", [np.array([[np.nan]])], ["a"], ["x"], made)
+    assert anndata.read_h5ad(tmp_path / "e.h5ad").shape == (2, 3)
