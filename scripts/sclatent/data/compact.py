@@ -37,7 +37,8 @@ class Block(NamedTuple):
         """Return some of the cells, in the order of `rows`."""
         from sclatent.kernels.rows import gather  # only who takes rows waits for the compiler
 
-        parts = gather(self.indptr, self.genes, self.values, np.atleast_1d(rows))
+        rows = np.atleast_1d(np.asarray(rows, dtype=np.int64))
+        parts = gather(self.indptr, self.genes, self.values, rows)
         return Block(*parts, self.n_genes)
 
     def to_csr(self) -> csr_matrix:
@@ -78,7 +79,7 @@ class Counts:
         raise NotImplementedError
 
     def read(self, rows: np.ndarray):
-        """Return what holds at least the cells `rows` in memory, and whose `take` gives them."""
+        """Return what holds at least the cells `rows` in memory; it has `take` and `totals`."""
         raise NotImplementedError
 
     def __getitem__(self, rows: np.ndarray | slice) -> csr_matrix:
@@ -122,6 +123,10 @@ class CompactCounts(Counts):
     def take(self, rows: np.ndarray) -> Block:
         """Return some cells, in the order of `rows`."""
         return self.block.take(rows)
+
+    def totals(self, rows: np.ndarray) -> np.ndarray:
+        """Return the totals of some cells, int64, in the order of `rows`."""
+        return self.library_size[rows]
 
     def read(self, rows: np.ndarray) -> CompactCounts:
         """Return these counts: all cells are in memory."""

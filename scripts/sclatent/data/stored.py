@@ -22,13 +22,13 @@ from typing import NamedTuple
 import numpy as np
 
 from sclatent import files
-from sclatent.data.compact import Block, Counts, ranges
+from sclatent.data.compact import Block, CompactCounts, Counts, ranges
 from sclatent.errors import InputError, problem
 
 FORMAT = 1
 NAMES = ("indptr", "genes", "values", "library_size")
-GAP = 2048
-"""Counts between two cells that are rather read than skipped: a second request takes longer."""
+GAP = 8
+"""Cells between two others that are rather read than skipped: a second request takes longer."""
 CHUNK = 2**20
 """Numbers that are converted at a time."""
 
@@ -103,15 +103,19 @@ class Pool(NamedTuple):
     """Some cells that were read, by their rows in all counts."""
 
     rows: np.ndarray  # rising
-    block: Block
+    counts: CompactCounts
 
     def take(self, rows: np.ndarray) -> Block:
         """Return some of the cells, in the order of `rows`."""
-        return self.block.take(np.searchsorted(self.rows, rows))
+        return self.counts.take(np.searchsorted(self.rows, rows))
+
+    def totals(self, rows: np.ndarray) -> np.ndarray:
+        """Return the totals of some of the cells, int64, in the order of `rows`."""
+        return self.counts.totals(np.searchsorted(self.rows, rows))
 
 
 class StoredCounts(Counts):
-    """Counts that stay on disk; in memory is where each cell begins, 8 bytes a cell.
+    """Counts that stay on disk; nothing is kept in memory for each cell.
 
     The files are kept open: the folder may be removed while they are read.
 
@@ -135,8 +139,12 @@ class StoredCounts(Counts):
         self.descriptors = {name: os.open(Path(folder) / name, os.O_RDONLY) for name in NAMES}
         for descriptor in self.descriptors.values():
             weakref.finalize(self, os.close, descriptor)
-        self.indptr = np.empty(self.shape[0] + 1, dtype=np.int64)
-        self.fill("indptr", self.indptr, 0)
+
+    def column(self, name: str, start: int, stop: int) -> np.ndarray:
+        """Return the numbers of a file from the one at `start` on, up to `stop`."""
+        numbers = np.empty(stop - start, self.dtypes[name])
+        self.fill(name, numbers, start)
+        return numbers
 
     def fill(self, name: str, numbers: np.ndarray, start: int) -> None:
         """Read numbers of a file from the one at `start` on, as many as there is room for."""
@@ -150,9 +158,7 @@ class StoredCounts(Counts):
     @property
     def library_size(self) -> np.ndarray:
         """Total of each cell, (n,) int64; read anew each time."""
-        total = np.empty(self.shape[0], dtype=np.int64)
-        self.fill("library_size", total, 0)
-        return total
+        return self.column("library_size", 0, self.shape[0])
 
     def read(self, rows: np.ndarray) -> Pool:
         """Read some cells, and those between them where that is faster.
@@ -162,22 +168,22 @@ class StoredCounts(Counts):
         rows
             In any order. Neighbours are read together.
         """
-        rows = np.unique(rows)
-        begin, end = self.indptr[rows], self.indptr[rows + 1]
-        apart = begin[1:] - end[:-1] > GAP
+        rows = np.unique(rows).astype(np.int64)
+        apart = np.diff(rows) > GAP + 1
         first = rows[np.r_[True, apart][: len(rows)]]
         stop = rows[np.r_[apart, True][: len(rows)]] + 1
-        there = ranges(first, stop)
-        indptr = np.r_[0, np.cumsum(self.indptr[there + 1] - self.indptr[there])]
+        spans = [self.column("indptr", *span) for span in zip(first, stop + 1, strict=True)]
+        sizes = [np.zeros(1, dtype=np.int64), *map(np.diff, spans)]
+        indptr = np.cumsum(np.concatenate(sizes))
         genes, values = (np.empty(indptr[-1], self.dtypes[name]) for name in ("genes", "values"))
         at = 0
-        spans = zip(self.indptr[first].tolist(), self.indptr[stop].tolist(), strict=True)
-        for start, end in spans:
-            to = at + end - start
-            self.fill("genes", genes[at:to], start)
-            self.fill("values", values[at:to], start)
+        for ends in spans:
+            to = at + int(ends[-1] - ends[0])
+            self.fill("genes", genes[at:to], int(ends[0]))
+            self.fill("values", values[at:to], int(ends[0]))
             at = to
-        return Pool(there, Block(indptr, genes, values, self.shape[1]))
+        counts = CompactCounts(Block(indptr, genes, values, self.shape[1]))
+        return Pool(ranges(first, stop), counts)
 
     def take(self, rows: np.ndarray) -> Block:
         """Return some cells, in the order of `rows`."""

@@ -81,7 +81,7 @@ class DeviceTraining:
     def __init__(self, model, cells: ResidentCells, train, plan, optimiser, labelled="minibatch"):
         self.model, self.cells, self.plan, self.optimiser = model, cells, plan, optimiser
         self.capture = cells.device == "cuda"
-        self.train = torch.as_tensor(np.asarray(train), device=cells.device)
+        self.train = torch.as_tensor(np.asarray(train, dtype=np.int64), device=cells.device)
         self.generator = torch.Generator(cells.device)
         self.weights = label_weights(cells.label[self.train], labelled)
         self.settings = torch.zeros(3, device=cells.device)  # learning rate, KL weight, share done

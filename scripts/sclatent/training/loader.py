@@ -125,9 +125,9 @@ class Cells:
     counts
         Raw counts, (n_cells, G), in memory or on disk; a SciPy matrix is made compact.
     batch
-        Code of each cell's batch, (n_cells,).
+        Code of each cell's batch, (n_cells,) of any integers.
     label
-        Code of each cell's type, -1 where it is hidden, (n_cells,).
+        Code of each cell's type, -1 where it is hidden, (n_cells,) of any integers.
     batches
         Names of the batches, in the order of their codes.
     device
@@ -152,7 +152,7 @@ class Cells:
             nothing = np.zeros((self.counts.shape[0], 0), dtype=np.float32)
             object.__setattr__(self, "covariates", Covariates({}, [], nothing, nothing))
 
-    @cached_property
+    @property
     def library_size(self) -> np.ndarray:
         """Total counts of each cell over the genes here, at least 1, (n_cells,)."""
         return np.maximum(self.counts.library_size, 1, dtype=np.float64)
@@ -180,16 +180,16 @@ class Cells:
 
     def take(self, rows: np.ndarray, pool=None) -> Minibatch:
         """Return the cells `rows` as a minibatch; their counts are in `pool` if they were read."""
-        block = (self.counts if pool is None else pool).take(rows)
+        there = self.counts.read(rows) if pool is None else pool
         parts = (
-            self.library_size[rows].astype(np.float32)[:, None],
+            np.maximum(there.totals(rows), 1).astype(np.float32)[:, None],
             self.batch_columns[self.batch[rows]],
             self.covariates.one_hot[rows],
             self.covariates.values[rows],
             self.label[rows].astype(np.int64),
             np.asarray(rows, dtype=np.int64),
         )
-        minibatch = Minibatch(block, *map(torch.from_numpy, parts))
+        minibatch = Minibatch(there.take(rows), *map(torch.from_numpy, parts))
         return minibatch if self.device == "cpu" else minibatch.to(self.device)
 
 
@@ -210,7 +210,7 @@ def split_rows(adata) -> Rows:
         Cells with obs `cells_split`, as `read_cells` gives them with splits.
     """
     split = adata.obs["cells_split"].to_numpy()
-    return Rows(*(np.flatnonzero(split == name) for name in Rows._fields))
+    return Rows(*(np.flatnonzero(split == name).astype(np.int32) for name in Rows._fields))
 
 
 def gather_cells(adata, device: str = "cpu", min_cells_per_label: int = 0) -> Cells:
@@ -236,7 +236,7 @@ def gather_cells(adata, device: str = "cpu", min_cells_per_label: int = 0) -> Ce
         what = "training.device is cuda, but torch finds no GPU here"
         raise InputError(problem("E502", "config", what, "set training.device: cpu"))
     batch = adata.obs["batch"].cat
-    codes, classes = np.full(adata.n_obs, -1), []
+    codes, classes = np.full(adata.n_obs, -1, dtype=np.int8), []
     if min_cells_per_label:
         codes, classes = seen_labels(adata, min_cells_per_label)
     return Cells(
@@ -280,7 +280,7 @@ def seen_labels(adata, min_cells: int) -> tuple[np.ndarray, list[str]]:
     Returns
     -------
     codes, classes
-        (n_cells,) int64, and the sorted names.
+        (n_cells,) int32, and the sorted names.
 
     Raises
     ------
@@ -312,4 +312,5 @@ def label_codes(adata, classes: list) -> np.ndarray:
     seen = (adata.obs["labels_split"] == "train").to_numpy()
     code = {name: number for number, name in enumerate(classes)}
     values = zip(adata.obs["cell_type"].astype(str), seen, strict=True)
-    return np.array([code.get(name, -1) if known else -1 for name, known in values])
+    codes = (code.get(name, -1) if known else -1 for name, known in values)
+    return np.fromiter(codes, dtype=np.int32, count=adata.n_obs)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sclatent.data.compact import ranges
 from sclatent.data.stream import ahead
 
 if TYPE_CHECKING:
@@ -38,8 +39,8 @@ def shuffled(
 ) -> Iterator[np.ndarray]:
     """Yield the rows of each minibatch of one epoch, in random order.
 
-    Any order of the cells is as likely as another. With a pool that does not hold all of them, the
-    order is changed so that counts on disk can be read in runs of neighbouring cells.
+    Any order of the cells is as likely as another. With a pool that does not hold all of them they
+    come pool by pool, so that counts on disk can be read in runs of neighbouring cells.
 
     Parameters
     ----------
@@ -52,32 +53,31 @@ def shuffled(
     pool
         Cells of a pool, rounded up to whole runs; all by default.
     """
-    order = generator.permutation(len(rows))
-    if pool is not None and pool < len(rows):
-        order = pooled(order, -(-pool // RUN))
-    for part in slices(len(order), size):
+    if pool is None or pool >= len(rows):
+        order = iter([generator.permutation(len(rows))])
+    else:
+        own = np.random.default_rng(generator.integers(2**63, size=2))
+        order = pooled(len(rows), -(-pool // RUN), own)
+    ready = np.zeros(0, dtype=np.int64)
+    for part in slices(len(rows), size):
+        n_cells = part.stop - part.start
+        while len(ready) < n_cells:
+            ready = np.concatenate([ready, next(order)])
         # Sorted rows are gathered faster; the order within a minibatch does not matter.
-        yield np.sort(rows[order[part]])
+        yield np.sort(rows[ready[:n_cells]])
+        ready = ready[n_cells:]
 
 
-def pooled(order: np.ndarray, n_runs: int) -> np.ndarray:
-    """Return a random order of cells pool by pool.
+def pooled(n_cells: int, n_runs: int, generator: np.random.Generator) -> Iterator[np.ndarray]:
+    """Yield the numbers below `n_cells` pool by pool, those of a pool in random order.
 
-    A pool is made of runs of neighbouring cells, in the order in which the runs come up first. The
-    cells of a pool keep their order, and so does everything when one pool holds all runs.
-
-    Parameters
-    ----------
-    order
-        The numbers from 0 on, (n_cells,).
-    n_runs
-        Runs in a pool.
+    A pool is made of `n_runs` runs of neighbouring cells, drawn among all runs. No more is held in
+    memory than a pool and the order of the runs.
     """
-    run = (order // RUN).astype(np.int32)
-    first = np.empty(run.max() + 1, dtype=np.int64)
-    first[run[::-1]] = np.arange(len(run))[::-1]  # the last to be written is the first to come up
-    pool = (first.argsort().argsort() // n_runs).astype(np.int32)
-    return order[np.argsort(pool[run], kind="stable")]
+    starts = generator.permutation(-(-n_cells // RUN)) * RUN
+    for at in range(0, len(starts), n_runs):
+        begin = starts[at : at + n_runs]
+        yield generator.permutation(ranges(begin, np.minimum(begin + RUN, n_cells)))
 
 
 def draw_epoch(

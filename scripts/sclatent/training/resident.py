@@ -86,7 +86,7 @@ class ResidentCells:
 
     def take(self, rows: Tensor | np.ndarray) -> DeviceMinibatch:
         """Return the cells `rows` as a minibatch."""
-        rows = torch.as_tensor(rows, device=self.device)
+        rows = torch.as_tensor(rows, dtype=torch.int64, device=self.device)
         return DeviceMinibatch(
             gather(self.source, rows, self.standard, self.dtype),
             self.batches[self.batch[rows]],

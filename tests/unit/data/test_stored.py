@@ -48,8 +48,9 @@ def test_any_cells_come_in_the_order_asked_for(both, rows, step):
     rows = np.r_[rows, np.arange(2999, 0, -step)].astype(int)
     for one, other in zip(stored.take(rows), compacted.take(rows), strict=True):
         assert np.array_equal(one, other)
-    pool = stored.read(rows)
-    assert np.array_equal(pool.take(rows[::2]).values, compacted.take(rows[::2]).values)
+    pool, some = stored.read(rows), rows[::2]
+    assert np.array_equal(pool.take(some).values, compacted.take(some).values)
+    assert np.array_equal(pool.totals(some), compacted.totals(some))
 
 
 def test_no_cells_are_none(both):
@@ -58,10 +59,9 @@ def test_no_cells_are_none(both):
 
 def test_cells_far_apart_are_not_read_with_those_between(both):
     stored, _ = both
-    rows = np.array([0, 1, 2500])
-    assert stored.indptr[2500] - stored.indptr[2] > GAP
+    rows = np.array([0, 1, 3 + GAP])
     assert stored.read(rows).rows.tolist() == rows.tolist()
-    assert stored.read(np.array([5, 9])).rows.tolist() == [5, 6, 7, 8, 9]
+    assert stored.read(rows - [0, 0, 1]).rows.tolist() == list(range(3 + GAP))
 
 
 def test_a_late_large_value_widens_those_before(tmp_path):
