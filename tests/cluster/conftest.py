@@ -16,6 +16,8 @@ import yaml
 CONF = Path(os.environ.get("SLURM_TEST_DIR", "/tmp/sclatent-slurm"), "slurm.conf")
 LINK = Path("/etc/slurm/slurm.conf")
 PATIENCE = 1200  # seconds until a test gives up: other work may share the machine
+WHOLE = "SCLATENT_CLUSTER_WHOLE"
+"""Set, it sends the default config instead of a small one, which takes as long as a default run."""
 SMALL = {
     "seeds": [0],
     "latents": ["pca", "scvi", "scanvi"],
@@ -145,7 +147,7 @@ def slurm():
 @pytest.fixture
 def run(root, tmp_path, slurm) -> Run:
     """The workflow in an empty folder, with the default datasets."""
-    return Run(root, tmp_path, SMALL)
+    return Run(root, tmp_path, {} if WHOLE in os.environ else SMALL)
 
 
 @pytest.fixture(scope="session")
