@@ -4,6 +4,7 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 FEWEST = 50  # counts from which two cells are not equal by chance
+CELLS = 1024  # that are looked at together, so that the larger numbers take little memory
 
 
 class Copies:
@@ -24,13 +25,16 @@ class Copies:
 
     def look(self, block: csr_matrix) -> csr_matrix:
         """Remember the cells of a block of counts, and return it."""
-        values = block.data.astype(np.uint64)
-        for numbers, kept in (
-            (values * self.weights[block.indices], self.sums),
-            (values, self.totals),
-        ):
-            ends = np.concatenate([[np.uint64(0)], np.cumsum(numbers, dtype=np.uint64)])
-            kept.append(np.diff(ends[block.indptr]))  # modulo 2^64
+        for start in range(0, block.shape[0], CELLS):
+            ends = block.indptr[start : start + CELLS + 1]
+            part = slice(ends[0], ends[-1])
+            values = block.data[part].astype(np.uint64)
+            for numbers, kept in (
+                (values * self.weights[block.indices[part]], self.sums),
+                (values, self.totals),
+            ):
+                sums = np.concatenate([[np.uint64(0)], np.cumsum(numbers, dtype=np.uint64)])
+                kept.append(np.diff(sums[ends - ends[0]]))  # modulo 2^64
         return block
 
     def report(self, names) -> None:
