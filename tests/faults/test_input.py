@@ -277,6 +277,9 @@ def test_case_41_a_batch_of_one_cell_is_named_and_may_be_dropped_or_merged(bench
     bench.refuse(path, r"E203 .*c \(1\), d \(1\)\. Fix: .*drop or merge", batch="lane")
     assert bench.read(path, batch="lane", small="drop").n_obs == 4
     assert bench.read(path, batch="lane", small="merge").n_obs == 6
+    path = bench.save(bench.adata(lane=list("aaabbc")), "one.h5ad")
+    merged = bench.read(path, batch="lane", small="merge").obs["batch"]
+    assert merged.value_counts().to_dict() == {"a": 3, "b": 3}
 
 
 def test_case_42_categories_that_no_cell_has_are_dropped(bench):

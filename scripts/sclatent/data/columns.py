@@ -139,6 +139,9 @@ def treat_small_batches(
 ) -> tuple[pd.Series, np.ndarray]:
     """Refuse, drop or merge batches with too few cells.
 
+    Merged they become one batch or, where they still have too few cells together, join the smallest
+    of the others.
+
     Returns
     -------
     batch : pandas.Series
@@ -153,9 +156,12 @@ def treat_small_batches(
         return batch, kept
     listed = ", ".join(f"{key} ({size:,})" for key, size in small.items())
     count = f"{len(small):,} of {len(sizes):,} batches have fewer than {limits.min_cells_per_batch}"
-    if limits.small_batches == "merge" and small.sum() >= limits.min_cells_per_batch:
-        print(f"WARNING {count} cells and become one batch '{MERGED}': {listed}")
-        return batch.where(~batch.isin(small.index), MERGED), kept
+    large, enough = sizes.drop(small.index), small.sum() >= limits.min_cells_per_batch
+    if limits.small_batches == "merge" and (enough or len(large)):
+        into = MERGED if enough else large.idxmin()
+        done = "become one batch" if enough else "join the smallest of the others,"
+        print(f"WARNING {count} cells and {done} '{into}': {listed}")
+        return batch.where(~batch.isin(small.index), into), kept
     if limits.small_batches == "drop" and len(small) < len(sizes):
         print(f"WARNING {count} cells and are dropped with {small.sum():,} cells: {listed}")
         return batch, ~batch.isin(small.index).to_numpy()

@@ -71,8 +71,14 @@ def test_small_batches_are_refused_dropped_or_merged_as_the_config_says(capsys):
     assert treat(sizes, n_cells=1)[0] == sizes
 
 
-def test_a_merged_batch_that_is_still_too_small_is_refused():
-    assert treat({"a": 5, "b": 1}, small="merge")[1]
+@pytest.mark.parametrize("sizes", [{"a": 5, "b": 4, "c": 2}, {"a": 5, "b": 4, "c": 1, "d": 1}])
+def test_small_batches_that_are_too_few_together_join_the_smallest_of_the_others(sizes, capsys):
+    assert treat(sizes, small="merge") == ({"a": 5, "b": 6}, [])
+    assert "join the smallest of the others, 'b': c" in capsys.readouterr().out
+
+
+def test_small_batches_that_are_too_few_together_and_alone_are_not_merged():
+    assert treat({"a": 1, "b": 1}, small="merge")[1]
 
 
 def test_a_dataset_of_small_batches_only_is_not_dropped_whole():
