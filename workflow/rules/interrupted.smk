@@ -4,7 +4,6 @@ import atexit
 import shlex
 import shutil
 import socket
-import sys
 
 import psutil
 

@@ -198,7 +198,7 @@ def name_labels(obs: pd.DataFrame, entry: Entry, name: str, problems: list[str])
 def check_labels(
     labels: pd.Series, batch: pd.Series, entry: Entry, name: str, problems: list[str]
 ) -> None:
-    """Find hidden batches that do not exist, and a dataset without any label to learn from."""
+    """Find hidden batches that do not exist or hold all labels; warn where there is no label."""
     batches = sorted(set(batch))
     for hidden in entry.hidden_batches:
         if hidden not in batches:
@@ -208,11 +208,14 @@ def check_labels(
     if entry.cell_type is None:
         return
     labelled = labels != UNKNOWN
-    seen = labelled & ~batch.isin(entry.hidden_batches)
-    if not seen.any():
-        where = " outside the hidden batches" if labelled.any() else ""
-        what = f"0 of {len(labels):,} cells are labelled{where}"
-        fix = "correct cell_type, unknown and hidden_batches, or leave cell_type out"
+    if not labelled.any():
+        print(
+            f"WARNING 0 of {len(labels):,} cells have a label in {entry.cell_type}: all goes on "
+            "without labels, but for latents that need them, such as scanvi, which fail"
+        )
+    elif batch[labelled].isin(entry.hidden_batches).all():
+        what = f"0 of {len(labels):,} cells are labelled outside the hidden batches"
+        fix = "correct unknown or hidden_batches, or leave cell_type out"
         problems.append(problem("E206", f"dataset {name}", what, fix))
 
 

@@ -130,8 +130,9 @@ def check(labels, batch, **entry):
     return problems
 
 
-def test_a_dataset_without_any_label_to_learn_from_is_refused():
-    assert "0 of 2 cells are labelled." in check([UNKNOWN] * 2, ["a", "b"])[0]
+def test_a_dataset_without_labels_is_warned_of_and_one_that_hides_them_all_is_refused(capsys):
+    assert not check([UNKNOWN] * 2, ["a", "b"])
+    assert "WARNING 0 of 2 cells have a label in l" in capsys.readouterr().out
     seen = check(["T", UNKNOWN], ["a", "b"], hidden_batches=["a"])
     assert "0 of 2 cells are labelled outside the hidden batches" in seen[0]
     assert not check(["T", UNKNOWN], ["a", "b"])
