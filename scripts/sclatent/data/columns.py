@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from sclatent.data.content import readable
+from sclatent.data.market import check_unpacked, opened
 from sclatent.data.settings import Entry, Limits
 from sclatent.data.store import UNKNOWN
 from sclatent.errors import nearest, problem
@@ -59,15 +60,17 @@ def join_annotations(obs: pd.DataFrame, path: str, problems: list[str]) -> pd.Da
         A csv or tsv table, plain or gzipped; its first column is the cell, by name or barcode.
     """
     with readable(path):
-        table = pd.read_csv(
-            path,
-            sep=None,
-            engine="python",
-            keep_default_na=False,
-            na_values=[""],
-            encoding="utf-8-sig",
-            converters={0: str},
-        )
+        check_unpacked(path)
+        with opened(path) as file:
+            table = pd.read_csv(
+                file,
+                sep=None,
+                engine="python",
+                keep_default_na=False,
+                na_values=[""],
+                encoding="utf-8-sig",
+                converters={0: str},
+            )
     table = table.set_index(table.columns[0])
     if not table.index.is_unique:
         cell = table.index[table.index.duplicated()][0]

@@ -1,5 +1,7 @@
 """Batch and label columns of any type become clean categories, or an error that helps."""
 
+import gzip
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,6 +9,7 @@ import pytest
 from sclatent.data import columns
 from sclatent.data.settings import Entry, Limits
 from sclatent.data.store import UNKNOWN
+from sclatent.errors import InputError
 
 
 def table(**given):
@@ -176,6 +179,15 @@ def test_annotations_join_by_barcode_when_no_cell_has_the_name(tmp_path):
         table(source_barcode=["CCC", "AAA"]), str(tmp_path / "a.tsv"), []
     )
     assert obs["type"].tolist() == ["NA", "T"]
+
+
+def test_gzipped_annotations_are_read_unless_they_unpack_to_more_than_allowed(tmp_path):
+    path, content = tmp_path / "a.csv.gz", b"cell,type\nc0,T\n"
+    path.write_bytes(gzip.compress(content))
+    assert columns.join_annotations(table(x=[1]), str(path), [])["type"].tolist() == ["T"]
+    path.write_bytes(gzip.compress(content + b"\n" * 11_000_000))
+    with pytest.raises(InputError, match=r"E332 .*a.csv.gz: is refused"):
+        columns.join_annotations(table(x=[1]), str(path), [])
 
 
 def test_annotations_of_other_cells_or_with_repeated_ones_are_refused(tmp_path):
