@@ -102,12 +102,15 @@ def two_gigabytes_at_most():
     resource.setrlimit(resource.RLIMIT_AS, (2 * 2**30, 2 * 2**30))
 
 
-def test_case_62_lack_of_memory_says_what_was_held_and_how_to_ask_for_more(root, tmp_path):
+def test_case_62_lack_of_memory_says_what_was_held_and_is_needed_and_how_to_ask(root, tmp_path):
     path = tmp_path / "latent.h5ad"
     body = "held = np.ones((60_000, 20_000))"
     code, line = job(root, tmp_path / "log", path, body, limit=two_gigabytes_at_most)
     assert code == 75
-    assert re.match(
-        r"E420 fit_pca toy: memory ran out; it held .*--set-resources fit_pca:mem", line
+    found = re.match(
+        r"E420 fit_pca toy: memory ran out; it held ([\d.]+) MB at most and asked for 9.6 GB more, "
+        r"so it needs 9\.\d+ GB or more\. Fix: .*--set-resources fit_pca:mem_mb=(\d+),",
+        line,
     )
+    assert int(found[2]) == pytest.approx(9600 + float(found[1]), abs=10)
     assert not path.exists()
