@@ -180,8 +180,8 @@ def test_a_small_loom_file_that_declares_a_giant_attribute_is_refused(tmp_path):
 
 
 def test_a_small_zarr_store_that_declares_a_giant_array_is_refused(tmp_path):
-    path = write("zarr", tmp_path)
-    zarr.open_group(path).create_array("obs/size", shape=(10**13,), chunks=(10**9,), dtype="f8")
+    path = tmp_path / "counts.zarr"
+    zarr.open_group(path, mode="w").create_array("X", shape=(10**13,), chunks=(10**9,), dtype="f8")
     with pytest.raises(InputError, match=r"E310 .*it declares 80 TB"):
         read_content(path, Entry())
 
