@@ -98,6 +98,44 @@ def test_case_60_a_disk_that_is_read_only_is_named(root, tmp_path, small_disk):
     assert re.match(r"E412 .*latent.h5ad: cannot be created here. Fix: make the folder", line)
 
 
+def snakemake(root, folder, *flags) -> tuple[int, str]:
+    """Run the first rules of the workflow; return the exit code and what was printed."""
+    command = [sys.executable, "-m", "snakemake", "results/simulated/data/counts.h5ad", *flags]
+    command += ["--cores", "1", "--directory", str(folder), "--snakefile", str(root / "Snakefile")]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return done.returncode, done.stdout
+
+
+def refused(root, folder, where) -> None:
+    """Check that a run ends before its first job, with one line."""
+    code, said = snakemake(root, folder)
+    assert code != 0
+    assert re.findall(r"ERROR .*", said) == re.findall(rf"ERROR E412 {where}: nothing can.*", said)
+    assert len(re.findall(r"ERROR E412 .* \(.+\)\. Fix: make the folder writable", said)) == 1
+    assert "rule simulate_counts:" not in said
+
+
+@pytest.mark.workflow
+def test_case_60_a_folder_of_results_that_is_read_only_ends_a_run_at_its_start(
+    root, tmp_path, small_disk
+):
+    (tmp_path / "results").symlink_to(small_disk)
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    refused(root, tmp_path, tmp_path / "results")
+    code, said = snakemake(root, tmp_path, "-n")
+    assert code == 0, said
+    assert "ERROR" not in said
+
+
+@pytest.mark.workflow
+def test_case_60_a_folder_of_the_run_that_is_read_only_is_named_at_its_end(
+    root, tmp_path, small_disk
+):
+    assert snakemake(root, small_disk, "-n")[0] == 0
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    refused(root, small_disk, small_disk / ".snakemake")
+
+
 def two_gigabytes_at_most():
     resource.setrlimit(resource.RLIMIT_AS, (2 * 2**30, 2 * 2**30))
 
