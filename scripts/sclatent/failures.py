@@ -5,6 +5,7 @@ the file's name. Both are looked for in the whole chain of errors and their text
 """
 
 import errno
+import math
 import re
 import resource
 import shutil
@@ -25,6 +26,7 @@ NO_MEMORY = re.compile(
     r"out of memory|Unable to allocate",
     re.IGNORECASE,
 )
+ASKED = re.compile(r"(?:Unable|you tried) to allocate ([\d.]+) (bytes|[KMGTPE]iB)")
 
 
 def in_words(error: BaseException, job: str, snakemake) -> InputError:
@@ -42,7 +44,7 @@ def in_words(error: BaseException, job: str, snakemake) -> InputError:
     if isinstance(error, KeyboardInterrupt):
         return InputError(problem("E421", job, "it was interrupted", "run the same command again"))
     if lacks_memory(error):
-        return InputError(out_of_memory(job, snakemake.rule))
+        return InputError(out_of_memory(error, job, snakemake.rule))
     number, path = of_the_system(error)
     path = path or next(iter(snakemake.output), None) or "."
     if number is not None:
@@ -74,12 +76,25 @@ def lacks_memory(error: BaseException) -> bool:
     )
 
 
-def out_of_memory(job: str, rule: str) -> str:
-    """Return the line for a job whose memory ran out."""
+def out_of_memory(error: BaseException, job: str, rule: str) -> str:
+    """Return the line for a job whose memory ran out, with what it needs where that is known."""
     scale = 1 if sys.platform == "darwin" else 1000
-    peak = files.size(scale * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
-    fix = f"give it more, on a cluster with --set-resources {rule}:mem_mb=..., or fewer cells"
-    return problem("E420", job, f"memory ran out; it held {peak} at most", fix)
+    peak, asked = scale * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, asked_for(error)
+    what, enough = f"memory ran out; it held {files.size(peak)} at most", "..."
+    if asked:
+        needed = files.size(peak + asked)
+        what += f" and asked for {files.size(asked)} more, so it needs {needed} or more"
+        enough = math.ceil((peak + asked) / 1e6)
+    fix = f"give it more, on a cluster with --set-resources {rule}:mem_mb={enough}, or fewer cells"
+    return problem("E420", job, what, fix)
+
+
+def asked_for(error: BaseException) -> float:
+    """Return the bytes that could not be had, as NumPy or PyTorch says; 0 where neither does."""
+    for link in chain(error):
+        if match := ASKED.search(str(link)):
+            return float(match[1]) * 1024 ** "bKMGTPE".index(match[2][0])
+    return 0
 
 
 def of_the_system(error: BaseException) -> tuple[int | None, str | None]:

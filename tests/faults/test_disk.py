@@ -98,16 +98,57 @@ def test_case_60_a_disk_that_is_read_only_is_named(root, tmp_path, small_disk):
     assert re.match(r"E412 .*latent.h5ad: cannot be created here. Fix: make the folder", line)
 
 
+def snakemake(root, folder, *flags) -> tuple[int, str]:
+    """Run the first rules of the workflow; return the exit code and what was printed."""
+    command = [sys.executable, "-m", "snakemake", "results/simulated/data/counts.h5ad", *flags]
+    command += ["--cores", "1", "--directory", str(folder), "--snakefile", str(root / "Snakefile")]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return done.returncode, done.stdout
+
+
+def refused(root, folder, where) -> None:
+    """Check that a run ends before its first job, with one line."""
+    code, said = snakemake(root, folder)
+    assert code != 0
+    assert re.findall(r"ERROR .*", said) == re.findall(rf"ERROR E412 {where}: nothing can.*", said)
+    assert len(re.findall(r"ERROR E412 .* \(.+\)\. Fix: make the folder writable", said)) == 1
+    assert "rule simulate_counts:" not in said
+
+
+@pytest.mark.workflow
+def test_case_60_a_folder_of_results_that_is_read_only_ends_a_run_at_its_start(
+    root, tmp_path, small_disk
+):
+    (tmp_path / "results").symlink_to(small_disk)
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    refused(root, tmp_path, tmp_path / "results")
+    code, said = snakemake(root, tmp_path, "-n")
+    assert code == 0, said
+    assert "ERROR" not in said
+
+
+@pytest.mark.workflow
+def test_case_60_a_folder_of_the_run_that_is_read_only_is_named_at_its_end(
+    root, tmp_path, small_disk
+):
+    assert snakemake(root, small_disk, "-n")[0] == 0
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    refused(root, small_disk, small_disk / ".snakemake")
+
+
 def two_gigabytes_at_most():
     resource.setrlimit(resource.RLIMIT_AS, (2 * 2**30, 2 * 2**30))
 
 
-def test_case_62_lack_of_memory_says_what_was_held_and_how_to_ask_for_more(root, tmp_path):
+def test_case_62_lack_of_memory_says_what_was_held_and_is_needed_and_how_to_ask(root, tmp_path):
     path = tmp_path / "latent.h5ad"
     body = "held = np.ones((60_000, 20_000))"
     code, line = job(root, tmp_path / "log", path, body, limit=two_gigabytes_at_most)
     assert code == 75
-    assert re.match(
-        r"E420 fit_pca toy: memory ran out; it held .*--set-resources fit_pca:mem", line
+    found = re.match(
+        r"E420 fit_pca toy: memory ran out; it held ([\d.]+) MB at most and asked for 9.6 GB more, "
+        r"so it needs 9\.\d+ GB or more\. Fix: .*--set-resources fit_pca:mem_mb=(\d+),",
+        line,
     )
+    assert int(found[2]) == pytest.approx(9600 + float(found[1]), abs=10)
     assert not path.exists()

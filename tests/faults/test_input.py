@@ -252,9 +252,11 @@ def test_case_33_a_column_that_is_missing_is_named_with_the_nearest_one(bench):
     bench.refuse(path, r"E201 .*did you mean 'celltype'", cell_type="cell_type")
 
 
-def test_case_34_no_label_at_all_is_an_error_with_the_count(bench):
-    path = bench.save(bench.adata(type=["Unknown"] * 6))
-    bench.refuse(path, r"E206 .*0 of 6 cells are labelled", cell_type="type", unknown="Unknown")
+def test_case_34_no_label_at_all_is_warned_of_with_the_count(bench, capsys):
+    path = bench.save(bench.adata(type=["?"] * 6))
+    found = bench.read(path, cell_type="type", unknown="?")
+    assert found.obs["cell_type"].tolist() == ["Unknown"] * 6
+    assert "WARNING 0 of 6 cells have a label in type" in capsys.readouterr().out
 
 
 def test_case_35_an_unknown_label_that_is_misspelt_is_named(bench):
@@ -277,6 +279,9 @@ def test_case_41_a_batch_of_one_cell_is_named_and_may_be_dropped_or_merged(bench
     bench.refuse(path, r"E203 .*c \(1\), d \(1\)\. Fix: .*drop or merge", batch="lane")
     assert bench.read(path, batch="lane", small="drop").n_obs == 4
     assert bench.read(path, batch="lane", small="merge").n_obs == 6
+    path = bench.save(bench.adata(lane=list("aaabbc")), "one.h5ad")
+    merged = bench.read(path, batch="lane", small="merge").obs["batch"]
+    assert merged.value_counts().to_dict() == {"a": 3, "b": 3}
 
 
 def test_case_42_categories_that_no_cell_has_are_dropped(bench):

@@ -1,5 +1,6 @@
 """Files and texts that would do harm."""
 
+import gzip
 import io
 import json
 import pickle
@@ -66,6 +67,35 @@ def bomb(path):
         archive.writestr("matrix.mtx", b"\0" * 300_000_000)
 
 
+def text_bomb(path):
+    """Write a small csv.gz of 100 MB, as one line."""
+    path.write_bytes(gzip.compress(b"0," * 50_000_000, 6))
+
+
+def market_bomb(path):
+    """Write a 10x folder whose small matrix unpacks to 100 MB of comments."""
+    path.mkdir()
+    (path / "genes.tsv").write_text("gene\n")
+    (path / "barcodes.tsv").write_text("cell\n")
+    (path / "matrix.mtx.gz").write_bytes(gzip.compress(MATRIX + b"%\n" * 50_000_000, 6))
+
+
+def names_bomb(path):
+    """Write a 10x folder with a matrix of one count and 100 MB of names."""
+    market_bomb(path)
+    (path / "matrix.mtx.gz").write_bytes(gzip.compress(MATRIX))
+    (path / "genes.tsv").unlink()
+    (path / "features.tsv.gz").write_bytes(gzip.compress(b"g\n" * 50_000_000, 6))
+
+
+def column_bomb(path):
+    """Write a few KB whose obs has a column of 10^12 cells."""
+    hdf5_bomb(path)
+    with h5py.File(path, "r+") as file:
+        file["obs"].attrs["column-order"] = np.array(["donor"], dtype="S5")
+        file.create_dataset("obs/donor", (10**12,), dtype="f8", chunks=(1000,))
+
+
 def hdf5_bomb(path):
     """Write a few KB that declare 800 GB."""
     with h5py.File(path, "w") as file:
@@ -93,7 +123,17 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 
 
-@pytest.mark.parametrize(("make", "name"), [(bomb, "a.zip"), (hdf5_bomb, "a.h5ad")])
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (bomb, "a.zip"),
+        (text_bomb, "a.csv.gz"),
+        (market_bomb, "a"),
+        (names_bomb, "a"),
+        (hdf5_bomb, "a.h5ad"),
+        (column_bomb, "a.h5ad"),
+    ],
+)
 def test_case_51_a_bomb_is_refused_within_200_megabytes(root, tmp_path, make, name):
     make(tmp_path / name)
     assert (tmp_path / name).stat().st_size < 2**20

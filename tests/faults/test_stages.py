@@ -10,6 +10,7 @@ import pytest
 from sclatent.data import genes, qc
 from sclatent.data.blocks import from_anndata, in_memory
 from sclatent.errors import InputError
+from sclatent.labels.transfer import TransferSettings, transfer_labels
 from sclatent.training.loader import seen_labels
 from sclatent.training.order import slices
 
@@ -52,6 +53,18 @@ def test_case_43_no_minibatch_has_a_single_cell(n_cells):
     parts = [part.stop - part.start for part in slices(n_cells, 128)]
     assert min(parts) > 1
     assert sum(parts) == n_cells
+
+
+def test_case_34_without_labels_only_what_needs_them_is_an_error(dataset, capsys):
+    adata = dataset.to_anndata()
+    adata.obs["cells_split"], adata.obs["labels_split"] = "train", "unknown"
+    with pytest.raises(InputError, match=r"E206 .*none of 40 cells .* Fix: .*out of latents"):
+        seen_labels(adata, min_cells=2)
+    labels, learnt = adata.obs["cell_type"].to_numpy(str), np.zeros(40, bool)
+    for classifier in ("logistic", "knn"):
+        found = transfer_labels(np.eye(40), labels, learnt, classifier, TransferSettings())
+        assert (found[0].tolist(), found[1].tolist()) == (["Unknown"], [[1]] * 40)
+    assert "WARNING none of 40 cells has a label" in capsys.readouterr().out
 
 
 def test_case_37_a_label_of_one_cell_is_no_class_to_learn(dataset):

@@ -1,4 +1,5 @@
 import errno
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -78,6 +79,27 @@ def test_lack_of_memory_says_what_was_held_and_how_to_give_more(error):
     assert "memory ran out; it held" in said(error)
     assert "--set-resources train_scvi:mem_mb=" in said(error)
     assert status(error) == 75
+
+
+@pytest.mark.parametrize(
+    ("text", "asked"),
+    [
+        ("Unable to allocate 8.94 GiB for an array with shape (60000, 20000)", "9.6 GB"),
+        ("Unable to allocate 800. bytes for an array with shape (100,)", "800 B"),
+        ("DefaultCPUAllocator: can't allocate memory: you tried to allocate 96000 bytes", "96 KB"),
+    ],
+)
+def test_lack_of_memory_says_what_is_needed_where_the_library_says_what_it_asked_for(text, asked):
+    error = ValueError("in a block")
+    error.__cause__ = MemoryError(text)
+    assert f" at most and asked for {asked} more, so it needs " in said(error)
+    assert re.search(r"train_scvi:mem_mb=\d+, or fewer cells", said(error))
+
+
+def test_what_a_gpu_asked_for_is_no_memory_of_the_job():
+    line = said(RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"))
+    assert "asked for" not in line
+    assert "mem_mb=...," in line
 
 
 def test_anything_else_is_an_error_inside_with_the_place_of_its_traceback():

@@ -135,6 +135,16 @@ def test_a_missing_file_is_named_with_its_dataset_and_the_nearest_name(workflow)
     assert re.search(r"datasets.mine: mein.h5ad does not exist .*did you mean 'mine.h5ad'", lines)
 
 
+def test_a_dataset_without_labels_is_said_to_go_without_what_needs_them(workflow):
+    (workflow.folder / "mine.csv").write_text("cell,gene\nc1,1\n")
+    result = workflow.run(
+        "-n", config={"datasets": {"mine": {"source": "mine.csv"}, "toy": SOURCE}}
+    )
+    assert result.returncode == 0, result.stdout
+    lines = [line for line in result.stdout.splitlines() if line.startswith("WARNING dataset")]
+    assert lines == ["WARNING dataset mine: it has no cell_type and goes without scanvi"]
+
+
 def test_the_main_resolution_is_one_of_the_resolutions(workflow):
     lines = refused(workflow, {"clusters": {"main_resolution": 3.0}})
     assert "clusters.main_resolution: it is not among clusters.resolutions" in lines

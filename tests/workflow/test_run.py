@@ -113,6 +113,31 @@ def test_an_input_error_ends_with_its_lines_and_no_traceback(workflow, small):
     assert errors == {"results/mine/logs/validate_counts.log": [line]}
 
 
+def test_where_no_cell_has_a_label_all_but_scanvi_runs_and_without_it_all_is_made(workflow, small):
+    random = np.random.default_rng(0)
+    cells = [f"c{number}" for number in range(120)]
+    genes = [f"gene{number}" for number in range(150)]
+    rate = np.exp(random.normal(0, 1, (3, 150)))[random.integers(0, 3, 120)]
+    pd.DataFrame(random.poisson(rate), cells, genes).to_csv(workflow.folder / "mine.csv")
+    pd.Series("?", cells, name="type").to_csv(workflow.folder / "types.csv")
+    entry = {"source": "mine.csv", "annotations": "types.csv", "cell_type": "type", "unknown": "?"}
+    config = {**small, "seeds": [0], "denoise": {}, "datasets": {"mine": entry}}
+    config["scanvi"] = {"start": "scratch", "training": {"n_steps": 10}}
+    result = workflow.run(config={**config, "latents": ["pca", "scanvi"]})
+    assert result.returncode != 0
+    errors = json.loads((workflow.folder / "results/errors.json").read_text())
+    ((log, (line,)),) = errors.items()
+    assert log == "results/mine/logs/train_scanvi/scanvi.seed0.log"
+    assert re.match(r"ERROR E206 .*Fix: leave what needs labels out of latents", line)
+    assert (workflow.folder / "results/mine/benchmark/scores/pca/seed0.tsv").exists()
+    result = workflow.run(config={**config, "latents": ["pca"]})
+    assert result.returncode == 0, result.stdout[-6000:]
+    assert "rule fit_pca:" not in result.stdout
+    assert (workflow.folder / "results/report.html").exists()
+    adata = anndata.read_h5ad(workflow.folder / "results/mine/mine.h5ad")
+    assert set(adata.obs["predicted_logistic"]) == set(adata.obs["cell_type"]) == {"Unknown"}
+
+
 def test_every_safetensors_has_its_hash_and_no_pickle_is_written(finished):
     results = finished.folder / "results"
     for path in results.glob("*/latent/*/*.model/model.json"):

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+import sys
 import time
 from pathlib import Path
 from urllib.parse import unquote, urlparse
@@ -490,7 +491,19 @@ def targets():
     ]
 
 
+def say_left_out():
+    """Warn of the latents that a dataset goes without, since its entry names no labels."""
+    for dataset in config["datasets"]:
+        there = [*latents(dataset), *imports()]
+        left_out = [latent for latent in config["latents"] if latent not in there]
+        if left_out:
+            what = f"it has no cell_type and goes without {', '.join(left_out)}"
+            print(f"WARNING dataset {dataset}: {what}", file=sys.stderr)
+
+
 check_config()
+if workflow.is_main_process:
+    say_left_out()
 
 
 wildcard_constraints:

@@ -1,10 +1,11 @@
-"""What a run that cannot go on says at its end: what failed, or who holds the lock, and what goes on."""
+"""What a run that cannot go on says at its end: what failed, who holds the lock, what is read-only."""
 
 import atexit
+import contextlib
 import shlex
 import shutil
 import socket
-import sys
+import tempfile
 
 import psutil
 
@@ -53,21 +54,39 @@ def lock_problem():
     return f"E440 {place} was killed and left its lock. Fix: {go_on}"
 
 
-def say_locked():
-    """Say it after Snakemake's own message, when a lock is why nothing ran."""
-    runs = workflow.execution_settings and workflow.execution_settings.lock and not workflow.dryrun
-    if runs and workflow.persistence and workflow.persistence.locked:
-        print(f"ERROR {lock_problem()}", file=sys.stderr)
+def read_only(folder):
+    """Return one line where nothing can be written in a folder; None where it can."""
+    try:
+        folder.mkdir(exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        fix = "make the folder writable, or run with --directory elsewhere"
+        return f"E412 {folder}: nothing can be written there ({error.strerror}). Fix: {fix}"
+
+
+def say_why():
+    """Say after Snakemake's own message why nothing ran: a lock, or a folder for locks that is read-only."""
+    settings, persistence = workflow.execution_settings, workflow.persistence
+    if not settings or not settings.lock or workflow.dryrun:
+        return
+    locked = persistence and persistence.locked
+    problem = lock_problem() if locked else read_only(FOLDER / ".snakemake")
+    if problem:
+        print(f"ERROR {problem}", file=sys.stderr)
 
 
 if workflow.is_main_process and not IS_MODULE:
-    atexit.register(say_locked)
+    atexit.register(say_why)
     if not any((FOLDER / ".snakemake/locks").glob("*.lock")):
-        note_holder()
+        with contextlib.suppress(OSError):  # a run where nothing can be written says so itself
+            note_holder()
 
 
 onstart:
     note_holder()
+    problem = read_only(FOLDER / "results")
+    if problem:
+        raise WorkflowError(f"ERROR {problem}")
 
 
 def failures():

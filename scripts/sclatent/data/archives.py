@@ -13,13 +13,10 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from sclatent import files
-from sclatent.data.content import readable
+from sclatent.data.content import MAX_BYTES, MAX_RATIO, allowed, readable
 from sclatent.data.tenx import matrix_files
 from sclatent.errors import InputError, problem
 
-MAX_BYTES = 200 * 10**9
-MAX_RATIO = 200  # unpacked to packed; counts as text compress 10 to 20 times
-SMALL = 10**7  # bytes that any archive may unpack to, whatever the ratio
 MAX_MEMBERS = 100_000
 CHUNK = 2**20
 
@@ -51,8 +48,7 @@ def extract(path, into, max_bytes: int = MAX_BYTES, max_ratio: float = MAX_RATIO
         limit is passed; when the archive is damaged. What was unpacked until then is harmless.
     """
     into = Path(into)
-    by_ratio = max(SMALL, int(max_ratio * Path(path).stat().st_size))
-    room = min(max_bytes, by_ratio, shutil.disk_usage(into).free)
+    room = min(allowed(path, max_bytes, max_ratio), shutil.disk_usage(into).free)
     members = zip_members if zipfile.is_zipfile(path) else tar_members
     with readable(path):
         for n_members, (name, is_file, source) in enumerate(members(path)):

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from sclatent.data.content import readable
+from sclatent.data.market import check_unpacked, opened
 from sclatent.data.settings import Entry, Limits
 from sclatent.data.store import UNKNOWN
 from sclatent.errors import nearest, problem
@@ -59,15 +60,17 @@ def join_annotations(obs: pd.DataFrame, path: str, problems: list[str]) -> pd.Da
         A csv or tsv table, plain or gzipped; its first column is the cell, by name or barcode.
     """
     with readable(path):
-        table = pd.read_csv(
-            path,
-            sep=None,
-            engine="python",
-            keep_default_na=False,
-            na_values=[""],
-            encoding="utf-8-sig",
-            converters={0: str},
-        )
+        check_unpacked(path)
+        with opened(path) as file:
+            table = pd.read_csv(
+                file,
+                sep=None,
+                engine="python",
+                keep_default_na=False,
+                na_values=[""],
+                encoding="utf-8-sig",
+                converters={0: str},
+            )
     table = table.set_index(table.columns[0])
     if not table.index.is_unique:
         cell = table.index[table.index.duplicated()][0]
@@ -139,6 +142,9 @@ def treat_small_batches(
 ) -> tuple[pd.Series, np.ndarray]:
     """Refuse, drop or merge batches with too few cells.
 
+    Merged they become one batch or, where they still have too few cells together, join the smallest
+    of the others.
+
     Returns
     -------
     batch : pandas.Series
@@ -153,9 +159,12 @@ def treat_small_batches(
         return batch, kept
     listed = ", ".join(f"{key} ({size:,})" for key, size in small.items())
     count = f"{len(small):,} of {len(sizes):,} batches have fewer than {limits.min_cells_per_batch}"
-    if limits.small_batches == "merge" and small.sum() >= limits.min_cells_per_batch:
-        print(f"WARNING {count} cells and become one batch '{MERGED}': {listed}")
-        return batch.where(~batch.isin(small.index), MERGED), kept
+    large, enough = sizes.drop(small.index), small.sum() >= limits.min_cells_per_batch
+    if limits.small_batches == "merge" and (enough or len(large)):
+        into = MERGED if enough else large.idxmin()
+        done = "become one batch" if enough else "join the smallest of the others,"
+        print(f"WARNING {count} cells and {done} '{into}': {listed}")
+        return batch.where(~batch.isin(small.index), into), kept
     if limits.small_batches == "drop" and len(small) < len(sizes):
         print(f"WARNING {count} cells and are dropped with {small.sum():,} cells: {listed}")
         return batch, ~batch.isin(small.index).to_numpy()
@@ -192,7 +201,7 @@ def name_labels(obs: pd.DataFrame, entry: Entry, name: str, problems: list[str])
 def check_labels(
     labels: pd.Series, batch: pd.Series, entry: Entry, name: str, problems: list[str]
 ) -> None:
-    """Find hidden batches that do not exist, and a dataset without any label to learn from."""
+    """Find hidden batches that do not exist or hold all labels; warn where there is no label."""
     batches = sorted(set(batch))
     for hidden in entry.hidden_batches:
         if hidden not in batches:
@@ -202,11 +211,14 @@ def check_labels(
     if entry.cell_type is None:
         return
     labelled = labels != UNKNOWN
-    seen = labelled & ~batch.isin(entry.hidden_batches)
-    if not seen.any():
-        where = " outside the hidden batches" if labelled.any() else ""
-        what = f"0 of {len(labels):,} cells are labelled{where}"
-        fix = "correct cell_type, unknown and hidden_batches, or leave cell_type out"
+    if not labelled.any():
+        print(
+            f"WARNING 0 of {len(labels):,} cells have a label in {entry.cell_type}: all goes on "
+            "without labels, but for latents that need them, such as scanvi, which fail"
+        )
+    elif batch[labelled].isin(entry.hidden_batches).all():
+        what = f"0 of {len(labels):,} cells are labelled outside the hidden batches"
+        fix = "correct unknown or hidden_batches, or leave cell_type out"
         problems.append(problem("E206", f"dataset {name}", what, fix))
 
 

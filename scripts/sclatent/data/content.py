@@ -18,6 +18,9 @@ from scipy import sparse
 from sclatent import files
 from sclatent.errors import InputError, problem
 
+MAX_BYTES = 200 * 10**9  # that a file may unpack to
+MAX_RATIO = 200  # unpacked to packed; counts as text compress 10 to 20 times
+SMALL = 10**7  # bytes that any file may unpack to, whatever the ratio
 BLOCK = 2**25  # values of a dense matrix held at a time: 256 MB as float64
 UNREADABLE = (
     *(OSError, EOFError, KeyError, ValueError, IndexError, RuntimeError, OverflowError),
@@ -72,6 +75,8 @@ def readable(path) -> Iterator[None]:
 
 def text(values) -> np.ndarray:
     """Return names of an HDF5 dataset or a table as Python strings."""
+    if isinstance(values, h5py.Dataset):
+        check_declared(values)
     values = np.asarray(values).ravel()
     return np.array(
         [value.decode("utf-8") if isinstance(value, bytes) else str(value) for value in values],
@@ -98,18 +103,40 @@ def check_size(n_bytes: int, where: str) -> None:
         )
 
 
-def check_declared(dataset: h5py.Dataset) -> None:
+def allowed(path, max_bytes: int = MAX_BYTES, max_ratio: float = MAX_RATIO) -> int:
+    """Return how many bytes a file may unpack to, by its size."""
+    return min(max_bytes, max(SMALL, int(max_ratio * Path(path).stat().st_size)))
+
+
+def check_declared(element: h5py.Dataset | h5py.Group) -> None:
     """Refuse a part of a file that declares a thousand times what it stores and fits no memory.
 
-    It holds no counts but a trap.
+    It holds no counts but a trap. What a group holds counts together.
 
     Raises
     ------
     ValueError
         As `check_size`.
     """
-    if dataset.nbytes > 1000 * dataset.id.get_storage_size():
-        check_size(dataset.nbytes, dataset.name)
+    traps = (item for item in parts(element) if item.nbytes > 1000 * item.id.get_storage_size())
+    check_size(sum(item.nbytes for item in traps), element.name)
+
+
+def parts(element) -> Iterator[h5py.Dataset]:
+    """Yield an HDF5 dataset, or those in a group and the groups in it."""
+    if isinstance(element, h5py.Dataset):
+        yield element
+    elif isinstance(element, h5py.Group):
+        for item in element.values():
+            yield from parts(item)
+
+
+def read_part(element):
+    """Read a table or an array of an AnnData from an open HDF5 file."""
+    from anndata.io import read_elem
+
+    check_declared(element)
+    return read_elem(element)
 
 
 def read_dense(dataset: h5py.Dataset, cells_in_columns: bool = False) -> sparse.csr_matrix:
@@ -134,5 +161,5 @@ def read_matrix(element) -> sparse.spmatrix:
 
     if isinstance(element, h5py.Dataset):
         return read_dense(element)
-    check_size(sum(part.nbytes for part in element.values()), element.name)
+    check_size(sum(part.nbytes for part in parts(element)), element.name)
     return read_elem(element)

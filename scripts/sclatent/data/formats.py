@@ -11,8 +11,17 @@ import pandas as pd
 from scipy import sparse
 
 from sclatent.data.blocks import stored
-from sclatent.data.content import Content, read_dense, read_matrix, readable, text
-from sclatent.data.market import opened
+from sclatent.data.content import (
+    Content,
+    check_declared,
+    check_size,
+    read_dense,
+    read_matrix,
+    read_part,
+    readable,
+    text,
+)
+from sclatent.data.market import check_unpacked, opened
 from sclatent.data.settings import Entry
 from sclatent.data.tenx import is_tenx_hdf5, matrix_files, read_tenx_hdf5, read_tenx_matrix
 from sclatent.errors import InputError, nearest, problem
@@ -103,12 +112,10 @@ def folder_reader(path: Path):
 
 def read_h5ad(path: Path) -> Content:
     """Read obs, and how to read each matrix, of an h5ad file."""
-    from anndata.io import read_elem
-
     with h5py.File(path) as file:
         if not isinstance(file["obs"], h5py.Group):  # written by anndata before 0.7
             return read_old_h5ad(path)
-        obs = read_elem(file["obs"])
+        obs = read_part(file["obs"])
         places = {"X": ("X", "var"), "raw": ("raw/X", "raw/var")}
         places |= {name: (f"layers/{name}", "var") for name in file.get("layers", {})}
         matrices = {
@@ -118,7 +125,7 @@ def read_h5ad(path: Path) -> Content:
         }
         obsm, varm = (
             {
-                name: read_elem(item)
+                name: read_part(item)
                 for name, item in file.get(part, {}).items()
                 if name.startswith(TRUTH)
             }
@@ -129,10 +136,8 @@ def read_h5ad(path: Path) -> Content:
 
 def load_h5ad(path: Path, place: str, genes: str):
     """Read one matrix of an h5ad file and its genes; compressed rows stay in the file."""
-    from anndata.io import read_elem
-
     with readable(path), h5py.File(path) as file:
-        var, attrs = read_elem(file[genes]), file[place].attrs
+        var, attrs = read_part(file[genes]), file[place].attrs
         kind = attrs.get("encoding-type", attrs.get("h5sparse_format", ""))
         if kind not in ("csr_matrix", "csr"):
             return read_matrix(file[place]), var
@@ -145,15 +150,20 @@ def read_old_h5ad(path: Path) -> Content:
 
     import anndata
 
+    with h5py.File(path) as file:
+        check_declared(file)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they all say that the file is old
         return from_anndata(str(path), anndata.read_h5ad(path))
 
 
 def read_zarr(path: Path) -> Content:
-    """Read an AnnData zarr store, version 2 or 3."""
+    """Read an AnnData zarr store, version 2 or 3; all of it has to fit into memory."""
     import anndata
+    import zarr
 
+    members = zarr.open_group(path, mode="r").members(max_depth=None)
+    check_size(sum(item.nbytes for _, item in members if isinstance(item, zarr.Array)), "it")
     return from_anndata(str(path), anndata.read_zarr(path))
 
 
@@ -185,6 +195,7 @@ def read_loom(path: Path) -> Content:
 
 def attributes(group: h5py.Group) -> pd.DataFrame:
     """Return the one-dimensional attributes of a loom file's rows or columns."""
+    check_declared(group)
     columns = {name: item for name, item in group.items() if item.ndim == 1}
     return pd.DataFrame(
         {name: text(item) if item.dtype.kind in "OS" else item[:] for name, item in columns.items()}
@@ -212,6 +223,7 @@ def read_text(path: Path, genes_in_rows: bool = False) -> Content:
 
     The names are read apart from the numbers, since pandas renames what occurs twice.
     """
+    check_unpacked(path)
     with io.TextIOWrapper(opened(path), encoding="utf-8-sig", newline="") as file:
         line = file.readline()
         if "\0" in line:

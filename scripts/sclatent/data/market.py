@@ -1,23 +1,63 @@
-"""Read the Matrix Market file of a 10x folder: genes in rows, cells in columns."""
+"""Read text, plain or gzipped, such as the Matrix Market file of a 10x folder: genes x cells."""
 
 import gzip
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from scipy import sparse
 
-from sclatent.data.content import check_size
+from sclatent import files
+from sclatent.data.content import allowed, check_size
 from sclatent.errors import InputError, problem
 
 GZIP = b"\x1f\x8b"
+PIECE = 2**20
 SQUARE = 200  # genes and cells from which their totals tell one from the other
 
 
-def opened(path: Path):
-    """Open a file, plain or gzipped."""
+def is_gzipped(path) -> bool:
+    """Say whether a file is gzipped, by how it begins."""
     with open(path, "rb") as file:
-        start = file.read(2)
-    return gzip.open(path) if start == GZIP else open(path, "rb")
+        return file.read(2) == GZIP
+
+
+def opened(path):
+    """Open a file, plain or gzipped."""
+    return gzip.open(path) if is_gzipped(path) else open(path, "rb")
+
+
+def pieces(path) -> Iterator[bytes]:
+    """Yield what a file holds, plain or gzipped, piece by piece.
+
+    Raises
+    ------
+    InputError
+        As soon as a gzipped file unpacks to more than is allowed.
+    """
+    packed = Path(path).stat().st_size
+    left = max(packed, allowed(path))
+    with opened(path) as file:
+        while piece := file.read(PIECE):
+            left -= len(piece)
+            if left < 0:
+                what = f"is refused: {files.size(packed)} unpack to more than is allowed"
+                fix = "unpack it yourself, look at it, and give the unpacked file"
+                raise InputError(problem("E332", str(path), what, fix))
+            yield piece
+
+
+def check_unpacked(path) -> None:
+    """Refuse a gzipped file that unpacks to more than is allowed, before anything is made of it.
+
+    Raises
+    ------
+    InputError
+        As `pieces`.
+    """
+    if is_gzipped(path):
+        for _ in pieces(path):
+            pass
 
 
 def read_market(path: Path, named: tuple[int, int]) -> sparse.csr_matrix:
@@ -33,20 +73,23 @@ def read_market(path: Path, named: tuple[int, int]) -> sparse.csr_matrix:
     Raises
     ------
     InputError
-        When the sizes do not agree, a number has a point under a header of integers, or the matrix
-        is square and its totals are those of one with genes and cells exchanged.
+        When the file unpacks to more than is allowed, the sizes do not agree, a number has a point
+        under a header of integers, or the matrix is square and its totals are those of one with
+        genes and cells exchanged.
     ValueError
         When the file is damaged; with the line.
     """
     import scipy.io
 
+    n_points = count_points(path)
     n_genes, n_cells, n_values, _, kind, symmetry = scipy.io.mminfo(path)
     if kind not in ("integer", "unsigned-integer", "real") or symmetry != "general":
         raise ValueError(f"it is a matrix of kind {kind}, {symmetry}: counts are integer, general")
     check_shape(path, (n_genes, n_cells), named)
     check_size(16 * n_values, str(path))
-    if kind != "real":
-        check_whole(path)
+    if n_points and kind != "real":  # SciPy would cut them off
+        what = "its header says integer, and it holds numbers with a point"
+        raise InputError(problem("E228", str(path), what, "give raw counts"))
     try:
         counts = sparse.csr_matrix(scipy.io.mmread(path).T)
     except ValueError as error:
@@ -57,20 +100,19 @@ def read_market(path: Path, named: tuple[int, int]) -> sparse.csr_matrix:
     return counts
 
 
-def check_whole(path: Path) -> None:
-    """Refuse numbers with a point where the header says integer: SciPy would cut them off.
+def count_points(path: Path) -> int:
+    """Return how many decimal points stand below the comments of a file, read to its end.
 
     Raises
     ------
     InputError
-        When there is one.
+        As `pieces`, before SciPy opens the file.
     """
+    n_points = sum(piece.count(b".") for piece in pieces(path))
     with opened(path) as file:
-        while file.readline().startswith(b"%"):
-            pass
-        if any(b"." in part for part in iter(lambda: file.read(2**20), b"")):
-            what = "its header says integer, and it holds numbers with a point"
-            raise InputError(problem("E228", str(path), what, "give raw counts"))
+        while (line := file.readline()).startswith(b"%"):
+            n_points -= line.count(b".")
+    return n_points
 
 
 def shortage(path: Path, n_values: int) -> str:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from sclatent.data.blocks import stored
 from sclatent.data.content import Content, readable, text
-from sclatent.data.market import opened, read_market
+from sclatent.data.market import check_unpacked, opened, read_market
 from sclatent.errors import InputError, nearest, problem
 
 GENE_TYPE = "Gene Expression"
@@ -128,6 +128,7 @@ def beside(matrix: Path, *names: str) -> Path:
 
 def read_columns(path: Path) -> pd.DataFrame:
     """Read a table without a header, plain or gzipped, with any line ends, with or without BOM."""
+    check_unpacked(path)
     with io.TextIOWrapper(opened(path), encoding="utf-8-sig", newline=None) as file:
         rows = [row for row in csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE) if row]
     if len({len(row) for row in rows}) > 1:

@@ -171,6 +171,7 @@ def score_all(label_files, split_files, classifiers, seeds, cell_types: pd.Serie
         tables.append(score_labels(MAJORITY, seed, predictions, labels, split))
     scores = pd.concat(tables, ignore_index=True)
     accuracies = scores[scores["metric"] == "accuracy"]
-    for name, value in accuracies.groupby("classifier", sort=False)["value"].mean().items():
+    means = accuracies.groupby("classifier", sort=False)["value"].mean().dropna()
+    for name, value in means.items():
         print(f"{name}: mean accuracy {value:.3f} over {len(splits)} seed(s)")
     return scores

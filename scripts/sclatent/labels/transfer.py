@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sclatent.errors import InputError, problem
+from sclatent.data.store import UNKNOWN
 
 MAX_LEARNT = 50_000
 """Labelled cells that are learnt from, about: neighbours of a million cells among as many others
@@ -50,22 +50,17 @@ def transfer_labels(
     Returns
     -------
     classes : (C,) array of names, sorted
-        The labels among the cells learnt from.
+        The labels among the cells learnt from; `UNKNOWN` alone where there is none.
     probabilities : (B, C) array
         Rows sum to 1. For neighbours, the shares of their votes; a cell learnt from is among its
         own neighbours.
-
-    Raises
-    ------
-    InputError
-        When no cell has a label to learn from.
     """
     labels, learnt = np.asarray(labels, dtype=str), np.asarray(learnt, dtype=bool)
     classes, sizes = np.unique(labels[learnt], return_counts=True)
     if not len(classes):
-        what = f"none of {len(labels):,} cells has a label to learn from"
-        fix = "name the dataset's cell_type column and its unknown label, or lower splits.*"
-        raise InputError(problem("E206", "transfer_labels", what, fix))
+        n_cells = len(latent)
+        print(f"WARNING none of {n_cells:,} cells has a label to learn from: all stay '{UNKNOWN}'")
+        return np.array([UNKNOWN]), np.ones((n_cells, 1))
     print(f"{classifier}: {sizes.sum():,} training labels of {len(classes)} types")
     learnt = draw_learnt(labels, learnt)
     if len(classes) == 1:

@@ -285,12 +285,19 @@ def seen_labels(adata, min_cells: int) -> tuple[np.ndarray, list[str]]:
     Raises
     ------
     InputError
-        When fewer than two classes remain.
+        When no label is there to learn from, or fewer than two classes remain.
     """
     cell_type = adata.obs["cell_type"].to_numpy().astype(str)
     seen = (adata.obs["labels_split"] == "train").to_numpy()
     train = seen & (adata.obs["cells_split"] == "train").to_numpy()
     names, sizes = np.unique(cell_type[train], return_counts=True)
+    if not len(names):
+        what = f"none of {len(cell_type):,} cells has a label to learn from"
+        fix = (
+            "leave what needs labels out of latents, and the same command goes on with the rest; "
+            "or correct cell_type and unknown"
+        )
+        raise InputError(problem("E206", "obs['cell_type']", what, fix))
     classes = sorted(names[sizes >= min_cells])
     rare = sorted(set(names) - set(classes))
     if rare:

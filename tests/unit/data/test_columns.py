@@ -1,5 +1,7 @@
 """Batch and label columns of any type become clean categories, or an error that helps."""
 
+import gzip
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,6 +9,7 @@ import pytest
 from sclatent.data import columns
 from sclatent.data.settings import Entry, Limits
 from sclatent.data.store import UNKNOWN
+from sclatent.errors import InputError
 
 
 def table(**given):
@@ -71,8 +74,14 @@ def test_small_batches_are_refused_dropped_or_merged_as_the_config_says(capsys):
     assert treat(sizes, n_cells=1)[0] == sizes
 
 
-def test_a_merged_batch_that_is_still_too_small_is_refused():
-    assert treat({"a": 5, "b": 1}, small="merge")[1]
+@pytest.mark.parametrize("sizes", [{"a": 5, "b": 4, "c": 2}, {"a": 5, "b": 4, "c": 1, "d": 1}])
+def test_small_batches_that_are_too_few_together_join_the_smallest_of_the_others(sizes, capsys):
+    assert treat(sizes, small="merge") == ({"a": 5, "b": 6}, [])
+    assert "join the smallest of the others, 'b': c" in capsys.readouterr().out
+
+
+def test_small_batches_that_are_too_few_together_and_alone_are_not_merged():
+    assert treat({"a": 1, "b": 1}, small="merge")[1]
 
 
 def test_a_dataset_of_small_batches_only_is_not_dropped_whole():
@@ -124,8 +133,9 @@ def check(labels, batch, **entry):
     return problems
 
 
-def test_a_dataset_without_any_label_to_learn_from_is_refused():
-    assert "0 of 2 cells are labelled." in check([UNKNOWN] * 2, ["a", "b"])[0]
+def test_a_dataset_without_labels_is_warned_of_and_one_that_hides_them_all_is_refused(capsys):
+    assert not check([UNKNOWN] * 2, ["a", "b"])
+    assert "WARNING 0 of 2 cells have a label in l" in capsys.readouterr().out
     seen = check(["T", UNKNOWN], ["a", "b"], hidden_batches=["a"])
     assert "0 of 2 cells are labelled outside the hidden batches" in seen[0]
     assert not check(["T", UNKNOWN], ["a", "b"])
@@ -169,6 +179,15 @@ def test_annotations_join_by_barcode_when_no_cell_has_the_name(tmp_path):
         table(source_barcode=["CCC", "AAA"]), str(tmp_path / "a.tsv"), []
     )
     assert obs["type"].tolist() == ["NA", "T"]
+
+
+def test_gzipped_annotations_are_read_unless_they_unpack_to_more_than_allowed(tmp_path):
+    path, content = tmp_path / "a.csv.gz", b"cell,type\nc0,T\n"
+    path.write_bytes(gzip.compress(content))
+    assert columns.join_annotations(table(x=[1]), str(path), [])["type"].tolist() == ["T"]
+    path.write_bytes(gzip.compress(content + b"\n" * 11_000_000))
+    with pytest.raises(InputError, match=r"E332 .*a.csv.gz: is refused"):
+        columns.join_annotations(table(x=[1]), str(path), [])
 
 
 def test_annotations_of_other_cells_or_with_repeated_ones_are_refused(tmp_path):

@@ -7,6 +7,7 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+import zarr
 from scipy import sparse
 
 from sclatent.data.blocks import Rows
@@ -157,6 +158,39 @@ def test_a_small_file_that_declares_a_giant_matrix_is_refused_at_once(tmp_path):
         file.create_dataset("X", shape=(10**7, 10**6), dtype="f4", chunks=(1000, 1000))
     with pytest.raises(InputError, match="declares 40 TB"):
         read_content(path, Entry()).matrices["X"]()
+
+
+@pytest.mark.parametrize("place", ["obs/donor/codes", "obs/_index", "var/_index"])
+def test_a_small_file_whose_cells_or_genes_declare_a_giant_column_is_refused(place, tmp_path):
+    path = write("h5ad", tmp_path)
+    with h5py.File(path, "r+") as file:
+        kind, attributes = file[place].dtype, dict(file[place].attrs)
+        del file[place]
+        file.create_dataset(place, (10**13,), kind, chunks=(1000,)).attrs.update(attributes)
+    with pytest.raises(InputError, match=r"E310 .*/(obs|var) declares \d+ TB"):
+        read_content(path, Entry()).matrices["X"]()
+
+
+def test_a_small_loom_file_that_declares_a_giant_attribute_is_refused(tmp_path):
+    path = write("loom", tmp_path)
+    with h5py.File(path, "r+") as file:
+        file.create_dataset("row_attrs/length", (10**13,), "f8", chunks=(1000,))
+    with pytest.raises(InputError, match=r"E310 .*/row_attrs declares 80 TB"):
+        read_content(path, Entry())
+
+
+def test_a_small_zarr_store_that_declares_a_giant_array_is_refused(tmp_path):
+    path = tmp_path / "counts.zarr"
+    zarr.open_group(path, mode="w").create_array("X", shape=(10**13,), chunks=(10**9,), dtype="f8")
+    with pytest.raises(InputError, match=r"E310 .*it declares 80 TB"):
+        read_content(path, Entry())
+
+
+def test_a_gzipped_table_that_unpacks_to_more_than_allowed_is_refused(tmp_path):
+    path = tmp_path / "counts.csv.gz"
+    path.write_bytes(gzip.compress(b"cell,gene\n" + b"c,0\n" * 3_000_000))
+    with pytest.raises(InputError, match=r"E332 .*counts.csv.gz: is refused: .* unpack to more"):
+        read_content(path, Entry())
 
 
 def test_hdf5_of_another_kind_says_what_it_holds(tmp_path):

@@ -161,6 +161,23 @@ def test_a_truncated_gzip_is_refused_by_name(tmp_path):
         read(path)
 
 
+@pytest.mark.parametrize("name", ["barcodes.tsv.gz", "features.tsv.gz", "matrix.mtx.gz"])
+def test_a_gzip_that_unpacks_to_more_than_allowed_is_refused_by_name(name, tmp_path):
+    path = write_folder(tmp_path / "a") / name
+    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()) + b"\n" * 11_000_000))
+    with pytest.raises(InputError, match=rf"E332 .*{name}: is refused: .* unpack to more"):
+        read(path.parent)
+
+
+def test_names_that_declare_more_than_the_memory_are_refused(tmp_path):
+    path = write_hdf5(tmp_path / "a.h5")
+    with h5py.File(path, "r+") as file:
+        del file["matrix/barcodes"]
+        file.create_dataset("matrix/barcodes", (10**13,), "S18", chunks=(1000,))
+    with pytest.raises(InputError, match=r"E310 .*/matrix/barcodes declares 180 TB"):
+        read(path)
+
+
 def test_a_missing_barcodes_file_is_named(tmp_path):
     folder = write_folder(tmp_path / "a")
     (folder / "barcodes.tsv.gz").unlink()

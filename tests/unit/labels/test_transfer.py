@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from sklearn.neighbors import NearestNeighbors
 
-from sclatent.errors import InputError
 from sclatent.labels import transfer
 from sclatent.labels.transfer import TransferSettings, transfer_labels
 
@@ -74,10 +73,12 @@ def test_two_types_are_enough_for_logistic_regression(planted):
     assert probabilities.shape == (300, 2)
 
 
-def test_without_training_labels_the_reason_is_said(planted):
+def test_without_training_labels_every_cell_stays_unknown_and_the_log_warns(planted, capsys):
     latent, labels, learnt = planted
-    with pytest.raises(InputError, match="none of 300 cells has a label to learn from"):
-        transfer_labels(latent, labels, np.zeros_like(learnt), "knn", SETTINGS)
+    classes, probabilities = transfer_labels(latent, labels, np.zeros_like(learnt), "knn", SETTINGS)
+    assert classes.tolist() == ["Unknown"]
+    assert probabilities.tolist() == [[1.0]] * 300
+    assert "none of 300 cells has a label to learn from" in capsys.readouterr().out
 
 
 def test_of_very_many_labels_a_part_is_learnt_from_with_every_type(monkeypatch, capsys):
