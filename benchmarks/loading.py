@@ -3,7 +3,7 @@
 Counts of 2000 genes, one of ten above zero, are simulated into a folder for temporary files. Every
 number comes from a process of its own, which sees each cell once.
 
-    python benchmarks/loading.py --cells 100000 200000 500000
+    python benchmarks/loading.py --cells 200000 500000 2000000
 """
 
 import argparse
@@ -21,7 +21,7 @@ import numpy as np
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "scripts"))
 
-from sclatent.data.compact import BLOCK, Block, CompactCounts
+from sclatent.data.compact import BLOCK, Block
 from sclatent.data.stored import StoredCounts, write_counts
 from sclatent.training.loader import Cells
 from sclatent.training.order import draw_epoch
@@ -46,16 +46,16 @@ def measure(folder: Path, minibatch: int, in_memory: bool) -> dict:
     before = resident()
     counts = StoredCounts(folder)
     if in_memory:
-        counts = CompactCounts(counts.read(np.arange(counts.shape[0])).block)
-    rows = np.arange(counts.shape[0])
+        counts = counts.read(np.arange(counts.shape[0])).counts
+    rows = np.arange(counts.shape[0], dtype=np.int32)
     cells = Cells(counts, np.zeros(len(rows), np.int8), np.full(len(rows), -1, np.int8), ["one"])
     wall, cpu, total = time.perf_counter(), time.process_time(), 0
     generator = np.random.default_rng(0)
     for drawn in draw_epoch(cells, rows, minibatch, generator, Training().pool_cells):
         total += int(drawn.block.values.sum())
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    assert total == counts.library_size.sum()
     peak = resident()
+    assert total == counts.library_size.sum()
     return {"wall": len(rows) / wall, "cpu": len(rows) / cpu, "before": before, "peak": peak}
 
 
@@ -94,7 +94,7 @@ def take_step(step: str, folder: str, number: str) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--cells", type=int, nargs="+", default=[100_000, 200_000, 500_000])
+    parser.add_argument("--cells", type=int, nargs="+", default=[200_000, 500_000, 2_000_000])
     parser.add_argument("--minibatch", type=int, nargs="+", default=[128, 1024])
     parser.add_argument("--folder", help="on the disk to measure; a temporary one by default")
     parser.add_argument("--step", nargs=3, help=argparse.SUPPRESS)
