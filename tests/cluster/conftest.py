@@ -15,9 +15,10 @@ import yaml
 
 CONF = Path(os.environ.get("SLURM_TEST_DIR", "/tmp/sclatent-slurm"), "slurm.conf")
 LINK = Path("/etc/slurm/slurm.conf")
-PATIENCE = 1200  # seconds until a test gives up: other work may share the machine
 WHOLE = "SCLATENT_CLUSTER_WHOLE"
 """Set, it sends the default config instead of a small one, which takes as long as a default run."""
+PATIENCE = 3600 if WHOLE in os.environ else 1200
+"""Seconds until a test gives up: other work may share the machine."""
 SMALL = {
     "seeds": [0],
     "latents": ["pca", "scvi", "scanvi"],
