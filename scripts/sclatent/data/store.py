@@ -169,7 +169,7 @@ def write_expression(
     Raises
     ------
     ValueError
-        When a value is not finite.
+        When a value is not finite, or the blocks hold more or fewer cells than there are names.
     """
     import anndata
     import h5py
@@ -191,6 +191,8 @@ def write_expression(
                     raise ValueError(f"{n_broken:,} denoised values are not finite")
                 values[at : at + len(block)] = block
                 at += len(block)
+        if at != n_cells:
+            raise ValueError(f"denoised values of {at:,} cells do not fit {n_cells:,} names")
 
 
 def positions(there, wanted, asker, path, kind: str) -> np.ndarray:

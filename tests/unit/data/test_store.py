@@ -117,4 +117,6 @@ def test_denoised_expression_says_what_it_is_and_how_it_was_made(tmp_path):
     assert content["batch"] == "average"
     with pytest.raises(ValueError, match="1 denoised values are not finite"):
         write_expression(tmp_path / "e.h5ad", [np.array([[np.nan]])], ["a"], ["x"], made)
-    assert anndata.read_h5ad(tmp_path / "e.h5ad").shape == (2, 3)
+    with pytest.raises(ValueError, match="1 cells do not fit 2 names"):
+        write_expression(tmp_path / "e.h5ad", [values[:1]], ["b", "a"], ["x", "y", "z"], made)
+    assert np.array_equal(anndata.read_h5ad(tmp_path / "e.h5ad").X, values)
