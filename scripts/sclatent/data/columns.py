@@ -168,7 +168,13 @@ def treat_small_batches(
     if limits.small_batches == "drop" and len(small) < len(sizes):
         print(f"WARNING {count} cells and are dropped with {small.sum():,} cells: {listed}")
         return batch, ~batch.isin(small.index).to_numpy()
-    fix = "set input.small_batches to drop or merge, or lower input.min_cells_per_batch"
+    lower = "lower input.min_cells_per_batch"
+    if len(large):
+        fix = f"set input.small_batches to drop or merge, or {lower}"
+    else:
+        fix = (
+            f"set input.small_batches to merge, or {lower}" if enough else f"{lower}, or add cells"
+        )
     problems.append(problem("E203", f"dataset {name}", f"{count} cells: {listed}", fix))
     return batch, kept
 

@@ -84,6 +84,19 @@ def test_small_batches_that_are_too_few_together_and_alone_are_not_merged():
     assert treat({"a": 1, "b": 1}, small="merge")[1]
 
 
+@pytest.mark.parametrize(
+    ("sizes", "fix"),
+    [
+        ({"a": 5, "b": 1}, "set input.small_batches to drop or merge, or lower"),
+        ({"a": 2, "b": 2}, "set input.small_batches to merge, or lower"),
+        ({"a": 1, "b": 1}, "lower input.min_cells_per_batch, or add cells"),
+    ],
+)
+def test_the_way_out_of_small_batches_is_one_that_works(sizes, fix):
+    (line,) = treat(sizes)[1]
+    assert f"Fix: {fix}" in line
+
+
 def test_a_dataset_of_small_batches_only_is_not_dropped_whole():
     assert treat({"a": 2, "b": 1}, small="drop")[1]
 
