@@ -7,6 +7,7 @@
 # make parity          set up .venv-peers if needed, then train here and in scvi-tools, side by side
 # make bench-schedule  compare learning rates and minibatches by the likelihood of held-out cells
 # make bench-training  set up .venv-peers if needed, then time training here beside scvi-tools
+# make bench-steps     set up .venv if needed, then see where the time of a training step goes
 # make bench-scaling   set up .venv if needed, then time every stage on 10k to 300k simulated cells
 # make bench-million   set up .venv if needed, then time the chain on a million simulated cells
 # make bench-loading   measure how fast minibatches come from disk, and the memory that takes
@@ -26,7 +27,7 @@ export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 # where the tests of the environments keep what they build
 test-envs: export SCLATENT_ENVS ?= .cache/envs
 
-.PHONY: run test test-faults test-peers test-envs test-cluster parity bench-schedule bench-training bench-loading bench-scaling bench-million check format lock clean
+.PHONY: run test test-faults test-peers test-envs test-cluster parity bench-schedule bench-training bench-steps bench-loading bench-scaling bench-million check format lock clean
 
 run: .venv/ready
 	@echo "sclatent: running the workflow on the embedded default; results and report go to results/"
@@ -66,6 +67,9 @@ bench-schedule: .venv/ready
 bench-training: .venv-peers/ready
 	@echo "sclatent: timing the training here and in scvi-tools; this takes hours, and a quiet machine"
 	@PYTHONPATH=scripts .venv-peers/bin/python -W ignore benchmarks/training.py $(ARGS)
+
+bench-steps: .venv/ready
+	@PYTHONPATH=scripts OMP_NUM_THREADS=1 .venv/bin/python -W ignore benchmarks/steps.py $(ARGS)
 
 bench-scaling: .venv/ready
 	@echo "sclatent: timing the workflow on 10k to 300k simulated cells; this takes a quiet machine"

@@ -102,6 +102,19 @@ def test_the_speed_asked_for_depends_on_the_instructions_of_the_cpu():
         assert training_tables.table([piece])[-1].endswith(met)
 
 
+def test_the_time_of_a_step_is_that_of_its_parts(root, tmp_path):
+    options = ("--quick", "--epochs", "1", "--minibatches", "128", "--out", tmp_path)
+    printed = run(root, "steps", *options, "--threads", "1", "2")
+    assert (tmp_path / "steps.md").read_text() in printed
+    one, two = json.loads((tmp_path / "steps.json").read_text())["runs"]
+    assert (one["threads"], two["threads"]) == (1, 2)
+    parts = set(one["milliseconds"])
+    assert {"Adam", "hidden layers", "gathering the minibatch", "all"} <= parts
+    for found in (one, two):
+        assert set(found["milliseconds"]) == parts
+        assert min(found["milliseconds"].values()) > 0
+
+
 def test_scaling_times_every_rule_at_every_size(root, tmp_path, quick):
     options = ("--sizes", "400", "700", "--genes", "500", "--out", tmp_path / "out")
     printed = run(root, "scaling", *options, "--detected", "0.3", "--overlay", quick)

@@ -19,7 +19,7 @@ from torch.autograd.function import once_differentiable
 
 from sclatent.kernels import likelihood
 from sclatent.kernels.likelihood import Fields, Gradients, Modes
-from sclatent.kernels.operators import Kernels, active, array
+from sclatent.kernels.operators import Kernels, active, array, multiply
 
 LOG_FACTORIALS = np.array([math.lgamma(x + 1.0) for x in range(1024)])
 
@@ -147,12 +147,11 @@ class Product:
     def multiply_back(self, part: slice) -> None:
         """Fill the gradient by the hidden state of some cells."""
         if self.weighted:
-            self.by_hidden[part] = torch.mm(self.logits[part], self.weight)
+            multiply(self.logits[part], self.weight, self.by_hidden[part])
 
     def multiply_weight(self) -> None:
-        """Fill the gradient by the weights."""
-        if self.weighted:
-            self.by_weight.copy_(torch.mm(self.logits.t(), self.hidden))
+        """Fill the gradient by the weights, of which there are some."""
+        multiply(self.logits.t(), self.hidden, self.by_weight)
 
     def gradients(self, by_bias: np.ndarray) -> tuple:
         """Return the gradients by hidden state, weight (which comes later) and bias."""
@@ -194,7 +193,8 @@ class Step(NamedTuple):
         if not with_gradients:
             return loss, None
         for head in self.heads:
-            team.begin(head.multiply_weight)
+            if head.weighted:
+                team.begin(head.multiply_weight)
         *by_bias, by_table = (add(parts) for parts in zip(*sums, strict=True))
         by_log_theta = None
         if log_theta is not None:

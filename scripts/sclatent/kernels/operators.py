@@ -94,6 +94,14 @@ def array(tensor: Tensor) -> np.ndarray:
     return (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
 
 
+def multiply(first: Tensor, second: Tensor, out: Tensor) -> None:
+    """Fill `out`, which is float32, with the product of two matrices of the products' numbers."""
+    if first.dtype == out.dtype:
+        torch.mm(first, second, out=out)
+    else:
+        out.copy_(torch.mm(first, second))
+
+
 class Rows:
     """A matrix of counts, transformed, and columns beside it; only multiplied with weights.
 
@@ -139,11 +147,11 @@ class Rows:
         narrow = kernels.narrow(weight[:, : dense.shape[1]] if self.columns is not None else weight)
         result = torch.empty((len(dense), len(weight)), dtype=kernels.dtype)
 
-        def multiply(_, part: slice) -> None:
+        def multiply_part(_, part: slice) -> None:
             self.fill(part)
             torch.mm(dense[part], narrow.t(), out=result[part])
 
-        kernels.team.share(multiply, len(dense))
+        kernels.team.share(multiply_part, len(dense))
         self.filled = True
         if self.columns is not None:
             result = torch.addmm(result.float(), self.columns, weight[:, dense.shape[1] :].t())
@@ -156,10 +164,10 @@ class Rows:
         result = torch.empty((gradient.shape[1], dense.shape[1] + n_columns))
         narrow, by_dense = self.kernels.narrow(gradient).t(), result[:, : dense.shape[1]]
 
-        def multiply(_, part: slice) -> None:
-            by_dense[part] = torch.mm(narrow[part], dense)
+        def fill(_, part: slice) -> None:
+            multiply(narrow[part], dense, by_dense[part])
 
-        self.kernels.team.share(multiply, len(result), 16)
+        self.kernels.team.share(fill, len(result), 16)
         if n_columns:
             torch.mm(gradient.t(), self.columns, out=result[:, dense.shape[1] :])
         return result
