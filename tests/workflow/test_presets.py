@@ -55,6 +55,12 @@ def test_the_training_that_the_user_gives_for_all_goes_before_a_preset_too(setti
         assert (training["max_epochs"], training["plateau"]) == (300, 3)
 
 
+def test_dca_has_no_kl_term_to_wait_for_before_an_epoch_may_be_kept(settings):
+    for given in ({}, {"training": {"warmup": 0.5}}, {"compat": "scvi-tools"}):
+        _, training = settings(given)["dca"]
+        assert (training["warmup"], training["warmup_epochs"]) == (0, 0)
+
+
 def test_compat_dca_is_what_the_reference_does_by_default(settings):
     model, training = settings({"compat": "dca"})["dca"]
     assert model == {
