@@ -76,7 +76,7 @@ class Run:
 
     def submit(self, *arguments: str) -> subprocess.Popen:
         """Start Snakemake with the Slurm profile, asking often how the jobs are."""
-        profile = ["--profile", str(self.root / "profiles/slurm"), "--latency-wait", "30"]
+        profile = ["--workflow-profile", str(self.root / "profiles/slurm"), "--latency-wait", "30"]
         often = ["--slurm-status-command", "squeue"]
         often += ["--slurm-init-seconds-before-status-checks", "3"]
         return self.begin(*arguments, *profile, *often)

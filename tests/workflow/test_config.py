@@ -38,13 +38,34 @@ def test_clustering_a_layout_is_refused_with_the_reason(workflow):
     )
 
 
-@pytest.mark.parametrize("name", ["../x", "a b", "logs", ".hidden"])
+@pytest.mark.parametrize("name", ["../x", "a b", "logs", ".hidden", 2024, True])
 def test_a_dataset_name_that_is_no_folder_name_is_refused(workflow, name):
     assert "a dataset's name is a folder's name" in refused(workflow, {"datasets": {name: SOURCE}})
 
 
-def test_fewer_than_three_layout_seeds_are_refused(workflow):
-    assert "layout.seeds" in refused(workflow, {"layout": {"seeds": [0]}})
+def test_too_short_a_list_is_refused_with_the_least_length(workflow):
+    lines = refused(workflow, {"layout": {"seeds": [0]}, "seeds": []})
+    assert "layout.seeds: it holds 1, give at least 3" in lines
+    assert "seeds: it holds 0, give at least 1" in lines
+    assert "datasets: it holds 0, give at least 1" in refused(workflow, {"datasets": {}})
+
+
+def test_a_key_that_stands_twice_is_named_with_its_lines(workflow):
+    path = workflow.folder / "twice.yaml"
+    entry = "  mine: {source: simulate}\n"
+    path.write_text(f"datasets:\n{entry}{entry}")
+    result = workflow.run("-n", "--configfile", str(path))
+    assert result.returncode != 0
+    said = r"^ERROR E105 config: datasets: 'mine' stands in line 2 and in line 3 of \S+; keep one$"
+    assert re.search(said, result.stdout.strip(), re.M)
+
+
+def test_a_misspelt_key_hides_no_other_problem(workflow):
+    config = {"qc": {"min_count": 5}, "latents": ["pca", "svci"]}
+    config["datasets"] = {"mine": {"source": "~/mine.h5ad"}}
+    lines = refused(workflow, config)
+    for words in ("E101 config: qc", "E107 config: latents.1", "write the home folder out"):
+        assert words in lines
 
 
 @pytest.mark.parametrize(

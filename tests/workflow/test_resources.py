@@ -2,6 +2,7 @@ import re
 
 import pytest
 import yaml
+from snakemake.cli import parse_args
 
 pytestmark = pytest.mark.workflow
 MILLION = 1459  # MB of counts.h5ad with the million cells of docs/cluster.md
@@ -58,6 +59,14 @@ def test_memory_and_minutes_follow_the_size_of_the_counts_and_the_limit_of_those
     asked = dry_run(workflow, training={"memory_gb": 0.5})
     assert "mem_mb=3988," in asked["filter_cells"]
     assert "mem_mb=2430," in asked["train_scvi"]
+
+
+def test_the_slurm_profile_holds_by_itself(root, monkeypatch):
+    monkeypatch.chdir(root)
+    _, found = parse_args(["--workflow-profile", "profiles/slurm"])
+    _, default = parse_args([])
+    assert (found.cores, found.executor, found.retries) == (4, "slurm", 2)
+    assert found.rerun_triggers == default.rerun_triggers
 
 
 def test_the_slurm_profile_groups_rules_that_exist_and_leaves_trainings_alone(root):

@@ -1,6 +1,7 @@
 """What the rules share: the checked config, its lookups, and what the user reads at the end."""
 
 import ast
+import contextlib
 import copy
 import difflib
 import hashlib
@@ -14,7 +15,6 @@ from urllib.parse import unquote, urlparse
 
 import jsonschema
 import yaml
-from snakemake.exceptions import WorkflowError
 from snakemake.utils import update_config, validate
 
 HERE = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parents[1]
@@ -42,9 +42,13 @@ PLAIN = {
 
 
 def similar(name, options):
-    """Return a question after the most similar option, or the list of options."""
-    close = difflib.get_close_matches(str(name), list(map(str, options)), n=1)
-    return f"did you mean '{close[0]}'?" if close else f"there are: {', '.join(map(str, options))}"
+    """Return a question after the most similar option; the options where there is none or they are few."""
+    options = list(map(str, options))
+    close = difflib.get_close_matches(str(name), options, n=1)
+    there = f"there are: {', '.join(options)}"
+    if not close:
+        return there
+    return f"did you mean '{close[0]}'?{f' ({there})' if 1 < len(options) < 4 else ''}"
 
 
 def config_problem(error, inside=""):
@@ -57,10 +61,14 @@ def config_problem(error, inside=""):
         keys = "; ".join(f"there is no key '{key}', {similar(key, known)}" for key in unknown)
         return f"E101 {place}: {keys}"
     if "why" in error.schema:
-        value = f"'{error.instance}': " if isinstance(error.instance, str) else ""
+        named = isinstance(error.instance, str) or "propertyNames" in error.absolute_schema_path
+        value = f"'{error.instance}': " if named else ""
         return f"E103 {place}: {value}{error.schema['why']}"
     if error.validator == "type" and error.validator_value in PLAIN:
         return f"E102 {place}: {error.instance!r} is not {PLAIN[error.validator_value]}"
+    if error.validator in ("minItems", "minProperties"):
+        least = f"at least {error.validator_value}"
+        return f"E103 {place}: it holds {len(error.instance)}, give {least}"
     if error.validator == "enum":
         options = error.validator_value
         return f"E104 {place}: there is no '{error.instance}', {similar(error.instance, options)}"
@@ -96,11 +104,18 @@ def config_conflicts(given):
         paths.append(config["datasets"][dataset].get("annotations"))
         for path in filter(None, paths):
             if not is_made(dataset, path) and not Path(path).exists():
-                there = sorted(item.name for item in Path(path).parent.glob("*"))
-                hint = similar(Path(path).name, there[:50]) if there else "the folder is not there"
-                yield (
-                    f"E107 config: datasets.{dataset}: {path} does not exist (paths start at {Path.cwd()}): {hint}"
-                )
+                where = f"{path} does not exist (paths start at {Path.cwd()})"
+                yield f"E107 config: datasets.{dataset}: {where}: {path_hint(path)}"
+
+
+def path_hint(path):
+    """Return what may be meant by a path of a file that does not exist."""
+    if path.startswith("~"):
+        return "write the home folder out"
+    folder = Path(path).parent
+    there = sorted(item.name for item in folder.glob("*"))
+    hint = similar(Path(path).name, there[:50])
+    return f"in {folder}, {hint}" if there else "the folder is not there"
 
 
 def start_conflicts(latent, scvis):
@@ -264,6 +279,40 @@ def variant_errors(checker):
                 yield f"variants.{name}", error
 
 
+def drop_unknown(error):
+    """Drop the keys that an error says are unknown, so that the rest can be checked.
+
+    Returns whether it is an error of that kind.
+    """
+    if error.validator != "additionalProperties":
+        return False
+    for key in set(error.instance) - set(error.schema.get("properties", {})):
+        del error.instance[key]
+    return True
+
+
+def repeated_keys():
+    """Return what a config file of the user says twice; YAML would silently keep the last one."""
+    for path in [] if IS_MODULE else workflow.config_settings.configfiles or []:
+        # JSON may hold what is no YAML, such as tabs
+        with contextlib.suppress(yaml.YAMLError):
+            top = yaml.compose(Path(path).read_text(), yaml.SafeLoader)
+            for place, name, first, line in repeated(top):
+                lines = f"'{name}' stands in line {first} and in line {line} of {path}"
+                yield f"E105 config{place}: {lines}; keep one"
+
+
+def repeated(node, place=""):
+    """Yield (place, key, its first line, its later line) of each key that stands twice in a mapping."""
+    first = {}
+    for key, value in node.value if isinstance(node, yaml.MappingNode) else []:
+        name, line = str(key.value), key.start_mark.line + 1
+        if name in first:
+            yield place, name, first[name], line
+        first.setdefault(name, line)
+        yield from repeated(value, f"{place}.{name}" if place else f": {name}")
+
+
 def check_config():
     """Replace the default datasets by the user's, check the config, fill in defaults.
 
@@ -273,20 +322,20 @@ def check_config():
     """
     given = GIVEN if isinstance(GIVEN, dict) else {}
     apply_presets(given)
-    if given.get("datasets"):
+    if given.get("datasets") is not None:
         config["datasets"] = given["datasets"]
     with open(HERE / "workflow/schemas/config.schema.yaml") as file:
         schema = yaml.safe_load(file)
     checker = jsonschema.Draft202012Validator(schema)
     errors = sorted(checker.iter_errors(config), key=lambda error: list(map(str, error.path)))
-    problems = list(map(config_problem, errors))
-    problems += [config_problem(error, place) for place, error in variant_errors(checker)]
-    if not problems:
+    errors = [*(("", error) for error in errors), *variant_errors(checker)]
+    problems = [*repeated_keys(), *(config_problem(error, place) for place, error in errors)]
+    if all(drop_unknown(error) for _, error in errors):
         validate(config, SCHEMA)
-        problems = list(config_conflicts(given))
+        problems += config_conflicts(given)
     if problems:
         lines = "\n".join(f"ERROR {problem}" for problem in dict.fromkeys(problems))
-        raise WorkflowError(f"The config has problems.\n{lines}")
+        raise SystemExit(f"The config has problems.\n{lines}")
 
 
 def samples(dataset):
@@ -436,6 +485,13 @@ def linear(dataset):
     return [latent for latent in scvi if settings(latent)["decoder"] == "linear"]
 
 
+def shown(path):
+    """Return the path of a result for the reader: from the root where --directory moved the run."""
+    here = os.environ.get("PWD", "")
+    stays = Path(here).is_dir() and os.path.samefile(here, Path.cwd())
+    return str(path if stays else Path(path).absolute())
+
+
 def each_seed(pattern, chosen):
     """Return a file per dataset, per latent that is chosen for it, and per seed."""
     return [
@@ -518,4 +574,5 @@ onsuccess:
     ERRORS.unlink(missing_ok=True)
     verdict = Path("results/verdict.txt")
     if verdict.is_file() and verdict.stat().st_mtime >= STARTED:
-        print(verdict.read_text())
+        report = "results/report.html"
+        print(verdict.read_text().replace(report, shown(report)))

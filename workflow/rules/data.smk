@@ -6,11 +6,15 @@ output  results/{dataset}/data/cells.h5ad, splits/seed{seed}.tsv.gz, genes/seed{
 
 
 rule download_counts:
-    """Download one file and put it in place once its size, type and hash are right."""
+    """Download one file and put it in place once its size, type and hash are right.
+
+    It runs where Snakemake does: compute nodes often reach no other machine.
+    """
     output:
         "resources/{dataset}/{file}",
     log:
         "results/{dataset}/logs/download_counts/{file}.log",
+    localrule: True
     conda:
         "../../envs/data.yaml"
     resources:

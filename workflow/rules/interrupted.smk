@@ -8,6 +8,7 @@ import socket
 import tempfile
 
 import psutil
+from snakemake.exceptions import WorkflowError
 
 FOLDER = Path.cwd()  # Snakemake leaves it before it ends
 HOLDER = FOLDER / ".snakemake/sclatent-run.json"
@@ -106,4 +107,4 @@ onerror:
         partial.write_text(json.dumps(failed, indent=1, ensure_ascii=False) + "\n")
         partial.replace(ERRORS)
         print("", *dict.fromkeys(line for lines in failed.values() for line in lines), sep="\n")
-        print(f"More is in {', '.join(failed)}. Then go on with: {command()}")
+        print(f"More is in {', '.join(map(shown, failed))}. Then go on with: {command()}")

@@ -8,6 +8,7 @@ import shutil
 import stat
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
@@ -24,7 +25,10 @@ CHUNK = 2**20
 def is_archive(path) -> bool:
     """Say whether a file is a zip, or a tar, plain or compressed."""
     path = Path(path)
-    return path.is_file() and (zipfile.is_zipfile(path) or tarfile.is_tarfile(path))
+    try:
+        return path.is_file() and (zipfile.is_zipfile(path) or tarfile.is_tarfile(path))
+    except (EOFError, zlib.error):  # gzipped and not all there: whoever reads it says so
+        return False
 
 
 def extract(path, into, max_bytes: int = MAX_BYTES, max_ratio: float = MAX_RATIO) -> None:

@@ -225,12 +225,17 @@ def read_text(path: Path, genes_in_rows: bool = False) -> Content:
     """
     check_unpacked(path)
     with io.TextIOWrapper(opened(path), encoding="utf-8-sig", newline="") as file:
-        line = file.readline()
+        try:
+            line = file.readline()
+        except UnicodeDecodeError:
+            line = "\0"
         if "\0" in line:
-            raise ValueError("it is neither text nor any format known here")
+            what = "is no text in UTF-8, nor of any format known here"
+            fix = "convert it to h5ad (an .rds file of R, for one); save a table as UTF-8"
+            raise InputError(problem("E312", str(path), what, fix))
         separator = "\t" if "\t" in line else ","
         header = next(csv.reader([line], delimiter=separator), [])
-        rows, counts = read_blocks(file, separator)
+        rows, counts = read_blocks(path, file, separator)
     n_columns = counts.shape[1]
     if len(header) not in (n_columns, n_columns + 1):
         raise ValueError(f"its header has {len(header)} names for {n_columns} columns of numbers")
@@ -240,7 +245,7 @@ def read_text(path: Path, genes_in_rows: bool = False) -> Content:
     return Content(str(path), obs, {"X": lambda: (counts, var)})
 
 
-def read_blocks(file, separator: str) -> tuple[np.ndarray, sparse.csr_matrix]:
+def read_blocks(path: Path, file, separator: str) -> tuple[np.ndarray, sparse.csr_matrix]:
     """Read names and numbers of the lines of a table, a block of lines at a time."""
     names, blocks = [], []
     options = {"header": None, "converters": {0: str}, "chunksize": LINES}
@@ -249,6 +254,8 @@ def read_blocks(file, separator: str) -> tuple[np.ndarray, sparse.csr_matrix]:
         words = [column for column, kind in block.dtypes.items() if kind.kind == "O"]
         if words:
             value = block[words[0]].iloc[0]
-            raise ValueError(f"column {words[0] + 1} holds text, such as '{value}'")
+            what = f"holds text in column {words[0] + 1}, such as '{value}'"
+            fix = "leave only names in the first column and counts in all others"
+            raise InputError(problem("E312", str(path), what, fix))
         blocks.append(sparse.csr_matrix(block.to_numpy()))
     return np.array(names, dtype=object), sparse.vstack(blocks, format="csr")

@@ -1,5 +1,6 @@
 """Archives unpack to what they hold, and never anywhere else or to more than allowed."""
 
+import gzip
 import io
 import stat
 import tarfile
@@ -129,3 +130,9 @@ def test_what_is_no_archive_is_not_taken_for_one(tmp_path):
     (tmp_path / "a").write_text("cell,gene\n")
     assert not is_archive(tmp_path / "a")
     assert not is_archive(tmp_path)
+
+
+def test_what_is_gzipped_and_broken_off_is_no_archive(tmp_path):
+    path = tmp_path / "a.gz"
+    path.write_bytes(gzip.compress(bytes(range(256)) * 99)[:200])
+    assert not is_archive(path)

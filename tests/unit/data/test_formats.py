@@ -132,8 +132,16 @@ def test_a_cell_called_na_keeps_its_name(tmp_path):
 
 def test_words_among_the_numbers_of_a_table_are_refused(tmp_path):
     (tmp_path / "a.csv").write_text(",G,H\nc,1,B cell\n")
-    with pytest.raises(InputError, match=r"a.csv.*holds text, such as 'B cell'"):
+    with pytest.raises(InputError, match=r"a.csv.*holds text in column 3, such as 'B cell'"):
         read_content(tmp_path / "a.csv", Entry())
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_what_is_no_text_is_said_to_be_of_no_known_format(tmp_path, packed):
+    content = bytes(range(128, 256)) * 9
+    (tmp_path / "seurat.rds").write_bytes(gzip.compress(content) if packed else content)
+    with pytest.raises(InputError, match=r"E312 .*seurat.rds: is no text .*convert it to h5ad"):
+        read_content(tmp_path / "seurat.rds", Entry())
 
 
 def test_a_missing_file_names_its_neighbours(tmp_path):
