@@ -121,7 +121,8 @@ def name_batches(obs: pd.DataFrame, entry: Entry, name: str, problems: list[str]
         what = f"{batch.isna().sum():,} of {len(batch):,} cells have no {entry.batch}: {cell}"
         fix = "fill the column, or leave the cells out with keep"
         problems.append(problem("E202", f"dataset {name}", what, fix))
-    return merge_decimals(batch).fillna("missing")
+    # what is missing is said once, and not again as a batch that is too small
+    return merge_decimals(batch).ffill().bfill().fillna("missing")
 
 
 def merge_decimals(batch: pd.Series) -> pd.Series:

@@ -45,8 +45,11 @@ def test_a_missing_column_names_the_nearest():
 
 def test_cells_without_a_batch_are_refused_with_their_number():
     problems = []
-    columns.name_batches(table(batch=["a", None, None]), Entry(batch="batch"), "mine", problems)
-    assert "2 of 3 cells have no batch" in problems[0]
+    obs = table(batch=["a", None, None])
+    batch = columns.name_batches(obs, Entry(batch="batch"), "mine", problems)
+    columns.treat_small_batches(batch, Limits(3, "error"), "mine", problems)
+    (line,) = problems
+    assert "2 of 3 cells have no batch" in line
 
 
 def test_without_a_batch_column_samples_are_batches_else_the_dataset_is_one():
