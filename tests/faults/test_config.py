@@ -16,5 +16,5 @@ def test_case_31_names_that_are_unsafe_as_paths_are_refused_in_the_config(root, 
     command += ["--directory", tmp_path, "--configfile", tmp_path / "mine.yaml"]
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode != 0
-    assert re.search(rf"ERROR E103 config: datasets: '{re.escape(name)}'", result.stdout)
-    assert "Traceback" not in result.stdout
+    assert re.search(rf"ERROR E103 config: datasets: '{re.escape(name)}'", result.stderr)
+    assert "Traceback" not in result.stdout + result.stderr
