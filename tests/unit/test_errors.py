@@ -52,5 +52,5 @@ def test_the_nearest_name_is_found_whatever_its_case():
 
 
 def test_names_without_a_neighbour_are_listed_and_cut():
-    assert nearest("xyz", ["donor"]) == "There are: donor"
+    assert nearest("xyz", ["donor"]) == "there are: donor"
     assert nearest("xyz", range(100)).endswith(", ...")

@@ -44,7 +44,7 @@ def find_column(obs: pd.DataFrame, key: str, column: str, name: str, problems: l
         return True
     what = f"{key} is '{column}', but obs has no such column"
     problems.append(
-        problem("E201", f"dataset {name}", what, f"correct {key}: {nearest(column, obs)}")
+        problem("E201", f"dataset {name}", what, f"correct {key}; {nearest(column, obs)}")
     )
     return False
 
@@ -101,7 +101,7 @@ def kept_cells(obs: pd.DataFrame, entry: Entry, name: str, problems: list[str]) 
         texts = as_text(obs[column])
         for value in (word(value) for value in values):
             if value not in set(texts):
-                fix = f"correct it: {nearest(value, sorted(set(texts.dropna())))}"
+                fix = f"correct it; {nearest(value, sorted(set(texts.dropna())))}"
                 what = f"keep.{column} has '{value}', which no cell has"
                 problems.append(problem("E208", f"dataset {name}", what, fix))
         kept &= texts.isin([word(value) for value in values]).to_numpy()
@@ -194,7 +194,7 @@ def name_labels(obs: pd.DataFrame, entry: Entry, name: str, problems: list[str])
     there = sorted(set(labels))
     if entry.unknown is not None and entry.unknown not in there:
         what = f"unknown is '{entry.unknown}', which is no value of {entry.cell_type}"
-        fix = f"correct or remove unknown: {nearest(entry.unknown, there)}"
+        fix = f"correct or remove unknown; {nearest(entry.unknown, there)}"
         problems.append(problem("E205", f"dataset {name}", what, fix))
     for label in there:
         if LIKE_UNKNOWN.match(label) and label not in (entry.unknown, UNKNOWN):
@@ -212,7 +212,7 @@ def check_labels(
     batches = sorted(set(batch))
     for hidden in entry.hidden_batches:
         if hidden not in batches:
-            fix = f"correct hidden_batches: {nearest(hidden, batches)}"
+            fix = f"correct hidden_batches; {nearest(hidden, batches)}"
             what = f"there is no batch '{hidden}' to hide"
             problems.append(problem("E204", f"dataset {name}", what, fix))
     if entry.cell_type is None:

@@ -114,7 +114,7 @@ def choose_counts(content: Content, layer: str | None, problems: list[str]):
     """
     there = content.matrices
     if layer is not None and layer not in there:
-        fix = f"correct layer: {nearest(layer, there)}"
+        fix = f"correct layer; {nearest(layer, there)}"
         problems.append(problem("E222", content.where, f"has no layer '{layer}'", fix))
         return None, None
     wanted = layer or "X"

@@ -97,7 +97,7 @@ def misnamed(obs, column: str, key: str, entry: Entry) -> tuple[str, str, str] |
     if column not in obs:
         there = [name for name in obs if name not in (entry.batch, entry.cell_type)]
         there += QC_METRICS if key == CONTINUOUS else ()
-        return "E201", f"'{column}' is no column of obs", f"name a column: {nearest(column, there)}"
+        return "E201", f"'{column}' is no column of obs", f"name a column; {nearest(column, there)}"
     return None
 
 

@@ -35,7 +35,7 @@ def read_embedded(source: str) -> Content:
 
     name = source.removeprefix(PREFIX)
     if name not in FILES:
-        fix = f"correct the source: {nearest(name, FILES)}"
+        fix = f"correct the source; {nearest(name, FILES)}"
         raise InputError(problem("E318", source, "is no dataset of scanpy that holds counts", fix))
     package = importlib.util.find_spec("scanpy")
     if package is None:

@@ -57,7 +57,7 @@ def read_content(path, entry: Entry) -> Content:
     if not path.exists():
         there = [item.name for item in path.parent.glob("*")] if path.parent.is_dir() else []
         hint = nearest(path.name, sorted(there)) if there else f"there is no {path.parent} either"
-        raise InputError(problem("E301", str(path), "does not exist", f"correct the path: {hint}"))
+        raise InputError(problem("E301", str(path), "does not exist", f"correct the path; {hint}"))
     with readable(path):
         return choose_reader(path, entry)(path)
 

@@ -68,7 +68,7 @@ def choose_genome(path, genomes: list[str], genome: str | None) -> str:
     if genome is not None and genome not in genomes:
         what = f"has no genome '{genome}'"
         raise InputError(
-            problem("E316", str(path), what, f"change genome: {nearest(genome, genomes)}")
+            problem("E316", str(path), what, f"change genome; {nearest(genome, genomes)}")
         )
     return genome or "".join(genomes)
 

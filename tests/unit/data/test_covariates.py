@@ -123,7 +123,7 @@ def test_a_missing_column_names_the_nearest_also_among_the_metrics():
         obs, categorical_covariates=["donor"], continuous_covariates=["pct_count_mt", "agee"]
     )
     assert (
-        "'donor' is no column of obs. Fix: name a column: did you mean 'donor_id'?" in problems[0]
+        "'donor' is no column of obs. Fix: name a column; did you mean 'donor_id'?" in problems[0]
     )
     assert "did you mean 'pct_counts_mt'" in problems[1]
     assert "did you mean 'age'" in problems[2]
