@@ -248,7 +248,7 @@ def test_cells_and_genes_can_be_chosen(cells):
 
 @pytest.mark.parametrize("batch", ["A", "c"])
 def test_an_unknown_batch_is_named_with_the_nearest_one(cells, batch):
-    with pytest.raises(InputError, match=f"no batch '{batch}'.*there are: a, b"):
+    with pytest.raises(InputError, match=f"no batch '{batch}'.*[Tt]here are: a, b"):
         posterior.denoise(scvi(cells, **SMALL), cells, ROWS, batch=batch)
 
 
