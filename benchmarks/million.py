@@ -16,6 +16,7 @@ from pathlib import Path
 import machine
 import stages
 from parity_tables import table_head
+from publish import noted, publish
 from simulated_file import write_simulated
 
 from sclatent import files
@@ -83,7 +84,7 @@ def report(found: dict) -> str:
     for name, value, target in rows:
         met = "n/a" if found["cells"] < MILLION else "yes" if value <= target else "no"
         lines.append(f"| {name} | {value:.2f} | ≤ {target} | {met} |")
-    return "\n".join([*lines, "", f"- {machine.sentence(found['conditions'])}", ""])
+    return noted(lines, [machine.sentence(found["conditions"])])
 
 
 def main() -> None:
@@ -96,10 +97,7 @@ def main() -> None:
     else:
         with tempfile.TemporaryDirectory() as folder:
             found = measure(given, Path(folder))
-    text = report(found)
-    print(text)
-    files.write_json(given.out / "million.json", found)
-    files.write_text(given.out / "million.md", text)
+    publish(given.out, "million", report(found), found)
     if not found["complete"]:
         sys.exit("the chain did not reach its end; what is above are the stages that ended")
 

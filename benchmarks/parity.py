@@ -21,8 +21,7 @@ import parity_arms
 import parity_data
 import parity_denoising
 import parity_tables
-
-from sclatent import files
+from publish import publish
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("SCLATENT_DATA", ROOT.parent / "shared" / "data"))
@@ -111,9 +110,7 @@ def main() -> None:
         rows = run(plan, given, Path(folder))
     conditions.append(f"{(time.perf_counter() - began) / 60:.1f} minutes in all")
     text = parity_tables.report(rows, conditions)
-    print(text)
-    files.write_json(given.out / "parity.json", {"conditions": conditions, "values": rows})
-    files.write_text(given.out / "parity.md", text)
+    publish(given.out, "parity", text, {"conditions": conditions, "values": rows})
     if given.docs and not plan.small:
         parity_tables.rewrite(given.docs, text)
 

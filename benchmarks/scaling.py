@@ -17,6 +17,7 @@ import machine
 import numpy as np
 import stages
 from parity_tables import table_head
+from publish import noted, publish
 from simulated_file import write_simulated
 
 from sclatent import files
@@ -105,8 +106,8 @@ def report(found: list[dict]) -> str:
         if slopes["last"] > LINEAR:
             numbers[1] = f"**{numbers[1]}**"
         lines.append(f"| {' | '.join([rule, *cells, *numbers])} |")
-    lines += ["", f"- in bold what grows faster than the cells (exponent above {LINEAR})"]
-    return "\n".join([*lines, f"- {machine.sentence(found[0]['conditions'])}", ""])
+    bold = f"in bold what grows faster than the cells (exponent above {LINEAR})"
+    return noted(lines, [bold, machine.sentence(found[0]["conditions"])])
 
 
 def main() -> None:
@@ -125,11 +126,8 @@ def main() -> None:
         found.append(files.read_json(path))
         if not found[-1]["complete"]:
             sys.exit(f"the workflow failed with {n_cells:,} cells; nothing larger is tried")
-    text = report(found)
-    print(text)
     content = {"runs": found, "exponents": exponents(found)}
-    files.write_json(given.out / "scaling.json", content)
-    files.write_text(given.out / "scaling.md", text)
+    publish(given.out, "scaling", report(found), content)
 
 
 if __name__ == "__main__":

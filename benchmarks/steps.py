@@ -24,8 +24,9 @@ import machine
 import torch
 import training_data
 from parity_tables import table_head
+from publish import TRIAL, noted, publish
 
-from sclatent import files, job
+from sclatent import job
 from sclatent.kernels import counts, latent, layer, operators, team
 from sclatent.kernels import likelihood as likelihoods
 from sclatent.kernels.adam import Adam
@@ -36,7 +37,9 @@ from sclatent.training.plan import Training
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("torch", "numba", "numpy")
-VALIDATION, REST = "validation", "the model, autograd and the loop: PyTorch and Python"
+REST, VALIDATION = "the model, autograd and the loop: PyTorch and Python", "validation"
+STEPS = {REST: [(loop, "learn")], VALIDATION: [(loop, "evaluate")]}
+"""All steps of a training, and what is no part of a step."""
 EITHER_WAY = ("forward", "backward")
 PARTS = {
     "matrix products as wide as the genes": [(torch, "mm")],
@@ -58,14 +61,17 @@ PARTS = {
     "Adam": [(Adam, "step")],
     "waiting for the other thread": [(team.Team, "finish")],
 }
-"""The parts of a step, and the functions whose time is theirs."""
+"""The parts of a step beside the rest, and the functions whose time is theirs."""
 
 
 class Stopwatch:
-    """Seconds of each part in one thread, without those of other parts that it calls."""
+    """Seconds of each part in one thread, without those of other parts that it calls.
+
+    What the validation calls is a part of no step.
+    """
 
     def __init__(self):
-        self.seconds, self.running = Counter(), [REST]
+        self.seconds, self.running = Counter(), ["before and after"]
         self.thread, self.last = get_ident(), time.perf_counter()
 
     def turn(self) -> None:
@@ -78,7 +84,7 @@ class Stopwatch:
         """Return a function whose seconds are those of a part."""
 
         def timed(*arguments, **options):
-            if get_ident() != self.thread:
+            if get_ident() != self.thread or self.running[-1] == VALIDATION:
                 return function(*arguments, **options)
             self.turn()
             self.running.append(part)
@@ -120,10 +126,9 @@ def measure(data: tuple, likelihood: str, minibatch: int, threads: int, epochs: 
     """
     _, rows = data
     n_steps = epochs * len(slices(len(rows.train), minibatch))
-    validation = {VALIDATION: [(loop, "evaluate")]}
     train(data, likelihood, minibatch, threads, 1, {})
-    whole = train(data, likelihood, minibatch, threads, epochs, validation)
-    parts = train(data, likelihood, minibatch, threads, epochs, PARTS | validation)
+    whole = train(data, likelihood, minibatch, threads, epochs, STEPS)
+    parts = train(data, likelihood, minibatch, threads, epochs, STEPS | PARTS)
     found = {part: 1e3 * parts[part] / n_steps for part in (*PARTS, REST)}
     return found | {"all": 1e3 * whole[REST] / n_steps}
 
@@ -131,7 +136,7 @@ def measure(data: tuple, likelihood: str, minibatch: int, threads: int, epochs: 
 def train(data, likelihood: str, minibatch: int, threads: int, epochs: int, parts: dict) -> Counter:
     """Train a new scVI, and return the seconds of its parts; the parameters are as for `measure`.
 
-    The model is built before the clock starts.
+    Building the model, and what a training does once, count for no part.
     """
     cells, rows = data
     bounds = {"min_epochs": epochs, "max_epochs": epochs, "patience": epochs}
@@ -145,27 +150,22 @@ def train(data, likelihood: str, minibatch: int, threads: int, epochs: int, part
 
 def table(found: list[dict]) -> list[str]:
     """Return the Markdown lines: parts in rows, minibatches and threads in columns."""
-    columns = [f"{run['minibatch']} cells, {run['threads']} threads" for run in found]
-    columns = [name.replace(" 1 threads", " 1 thread") for name in columns]
+    columns = [f"{run['minibatch']} cells, threads: {run['threads']}" for run in found]
     lines = table_head(["milliseconds of a step (share)", *columns])
     for part in (*PARTS, REST):
         values = [run["milliseconds"][part] for run in found]
         shares = [value / watched(run) for value, run in zip(values, found, strict=True)]
         cells = [f"{v:.2f} ({s:.0%})" for v, s in zip(values, shares, strict=True)]
         lines.append(f"| {' | '.join([part, *cells])} |")
-    for name, of in (("all of these", watched), ("without the clock", unwatched)):
-        lines.append(f"| {' | '.join([name, *(f'{of(run):.2f}' for run in found)])} |")
+    unwatched = [run["milliseconds"]["all"] for run in found]
+    for name, values in (("all of these", map(watched, found)), ("without the clock", unwatched)):
+        lines.append(f"| {' | '.join([name, *(f'{value:.2f}' for value in values)])} |")
     return lines
 
 
 def watched(run: dict) -> float:
     """Return the milliseconds of all parts of a step together."""
     return sum(value for part, value in run["milliseconds"].items() if part != "all")
-
-
-def unwatched(run: dict) -> float:
-    """Return the milliseconds of a step that is not watched."""
-    return run["milliseconds"]["all"]
 
 
 def main() -> None:
@@ -199,11 +199,9 @@ def main() -> None:
         machine.sentence(conditions),
     ]
     if given.quick:
-        notes.append("a trial on 2,000 cells and 500 genes: these numbers mean nothing")
-    text = "\n".join([*table(found), "", *(f"- {note}" for note in notes), ""])
-    print(text)
-    files.write_json(given.out / "steps.json", {"conditions": conditions, "runs": found})
-    files.write_text(given.out / "steps.md", text)
+        notes.append(TRIAL)
+    content = {"conditions": conditions, "runs": found}
+    publish(given.out, "steps", noted(table(found), notes), content)
 
 
 if __name__ == "__main__":

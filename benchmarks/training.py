@@ -19,6 +19,7 @@ import machine
 import parity
 import parity_data
 import training_data
+from publish import TRIAL, noted, publish
 from training_arms import Problem
 from training_parts import PARTS, Effort, measure
 from training_tables import table
@@ -106,11 +107,9 @@ def main() -> None:
         machine.sentence(conditions),
     ]
     if given.quick:
-        notes.append("a trial on 2,000 cells and 500 genes: these numbers mean nothing")
-    text = "\n".join([*table(pieces), "", *(f"- {note}" for note in notes), ""])
-    print(text)
-    files.write_json(given.out / "training.json", {"conditions": conditions, "pieces": pieces})
-    files.write_text(given.out / "training.md", text)
+        notes.append(TRIAL)
+    content = {"conditions": conditions, "pieces": pieces}
+    publish(given.out, "training", noted(table(pieces), notes), content)
 
 
 if __name__ == "__main__":

@@ -74,5 +74,7 @@ def nearest(name: str, options) -> str:
     options = [str(option) for option in options]
     lowered = {option.lower(): option for option in reversed(options)}
     close = difflib.get_close_matches(str(name).lower(), lowered, n=1, cutoff=0.5)
-    there = f"here are: {', '.join(options[:20])}{', ...' if len(options) > 20 else ''}"
-    return f"did you mean '{lowered[close[0]]}'? T{there}" if close else f"t{there}"
+    listed = f"{', '.join(options[:20])}{', ...' if len(options) > 20 else ''}"
+    if not close:
+        return f"there are: {listed}"
+    return f"did you mean '{lowered[close[0]]}'? There are: {listed}"

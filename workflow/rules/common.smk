@@ -296,7 +296,7 @@ def repeated_keys():
     for path in [] if IS_MODULE else workflow.config_settings.configfiles or []:
         # JSON may hold what is no YAML, such as tabs
         with contextlib.suppress(yaml.YAMLError):
-            top = yaml.compose(Path(path).read_text(), yaml.SafeLoader)
+            top = yaml.compose(Path(path).read_text(encoding="utf-8"), yaml.SafeLoader)
             for place, name, first, line in repeated(top):
                 lines = f"'{name}' stands in line {first} and in line {line} of {path}"
                 yield f"E105 config{place}: {lines}; keep one"
