@@ -77,6 +77,7 @@ class Run:
     def submit(self, *arguments: str) -> subprocess.Popen:
         """Start Snakemake with the Slurm profile, asking often how the jobs are."""
         profile = ["--workflow-profile", str(self.root / "profiles/slurm"), "--latency-wait", "30"]
+        profile += ["--cores", "2"]  # so that a group leaves room for the jobs of another test
         often = ["--slurm-status-command", "squeue"]
         often += ["--slurm-init-seconds-before-status-checks", "3"]
         return self.begin(*arguments, *profile, *often)
