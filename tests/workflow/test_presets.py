@@ -8,6 +8,7 @@ import json
 
 configfile: "config/config.yaml"
 include: "workflow/rules/common.smk"
+include: "workflow/rules/check.smk"
 
 rule all:
 
