@@ -121,6 +121,6 @@ clean:
 	  uv pip install --quiet --compile-bytecode --python $(@D)/bin/python $(^:%=-r %); \
 	else \
 	  $(PYTHON) -m venv $(@D) && \
-	  $(@D)/bin/python -m pip install --quiet --disable-pip-version-check $(^:%=-r %); \
+	  $(@D)/bin/python -m pip install -qq --disable-pip-version-check $(^:%=-r %); \
 	fi
 	@touch $@

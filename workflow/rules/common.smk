@@ -1,6 +1,5 @@
 """What the rules share: lookups in the config, and what the user reads at the end."""
 
-import ast
 import copy
 import hashlib
 import json

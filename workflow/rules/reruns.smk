@@ -11,6 +11,9 @@ import functools
 PYPI = {"matplotlib-base": "matplotlib", "python-igraph": "igraph", "pytorch": "torch"}
 HASHES = Path(".snakemake/sclatent-hashes.json")
 NO_CONTENT = (".DS_Store", ".snakemake_timestamp")
+IMPORT = re.compile(
+    r"^ *(?:from (sclatent[\w.]*) import (\([^)]*\)|.*)|import (sclatent\.[\w.]+))", re.M
+)
 
 
 def digest(text):
@@ -23,21 +26,25 @@ def hash_together(paths):
     return digest("".join(path.read_text() for path in sorted(paths)))
 
 
+@functools.cache
+def imported_modules(path):
+    """Return the files of the library that a file imports, at its top or in a function."""
+    names = set()
+    for module, what, alone in IMPORT.findall(path.read_text()):
+        names.add(module or alone)
+        names.update(f"{module}.{name}" for name in re.findall(r"\w+", what))
+    root = HERE / "scripts"
+    files = (root.joinpath(*name.split(".")).with_suffix(".py") for name in names)
+    return {file for file in files if file.is_file()}
+
+
 def library(script):
     """Return a hash of a script and of the library modules it imports, directly or through others."""
-    root = HERE / "scripts"
-    found, todo = set(), [root / f"{script}.py"]
+    found, todo = set(), {HERE / f"scripts/{script}.py"}
     while todo:
         path = todo.pop()
         found.add(path)
-        for node in ast.walk(ast.parse(path.read_text())):
-            names = []
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("sclatent"):
-                names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-            elif isinstance(node, ast.Import):
-                names = [alias.name for alias in node.names if alias.name.startswith("sclatent.")]
-            modules = (root.joinpath(*name.split(".")).with_suffix(".py") for name in names)
-            todo += [module for module in modules if module.is_file() and module not in found]
+        todo |= imported_modules(path) - found
     return hash_together(found)
 
 
