@@ -40,7 +40,6 @@ PACKAGES = ("torch", "numba", "numpy")
 REST, VALIDATION = "the model, autograd and the loop: PyTorch and Python", "validation"
 STEPS = {REST: [(loop, "learn")], VALIDATION: [(loop, "evaluate")]}
 """All steps of a training, and what is no part of a step."""
-EITHER_WAY = ("forward", "backward")
 PARTS = {
     "matrix products as wide as the genes": [(torch, "mm")],
     "log-likelihood and its gradient": [(likelihoods, "count_log_likelihood")],
@@ -50,10 +49,13 @@ PARTS = {
         (operators.Rows, "by_weight"),
         (operators.Kernels, "narrow"),
     ],
-    "hidden layers": [(layer.Layer, name) for name in EITHER_WAY],
+    "hidden layers": [
+        *((layer.Activation, name) for name in ("__init__", "back")),
+        *((layer.Beside, name) for name in ("times", "by_weight", "by_x")),
+    ],
     "mean, variance and sample of the latent state": [
-        *((latent.NormalHeads, name) for name in EITHER_WAY),
-        *((latent.NormalDraw, name) for name in EITHER_WAY),
+        *((latent.Heads, name) for name in ("__init__", "back")),
+        *((latent.Sample, name) for name in ("__init__", "back")),
     ],
     "gathering the minibatch": [(loader.Cells, "take")],
     "spreading counts to dense rows": [(operators.Rows, "fill")],
@@ -103,7 +105,6 @@ class Stopwatch:
             for part, functions in parts.items():
                 for owner, name in functions:
                     timed = self.around(part, getattr(owner, name))
-                    timed = staticmethod(timed) if name in EITHER_WAY else timed
                     stack.enter_context(mock.patch.object(owner, name, timed))
             self.last = time.perf_counter()
             yield

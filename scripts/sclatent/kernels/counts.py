@@ -81,6 +81,26 @@ def counts_loss(
     pi
         Logits of extra zeros; None for none.
     """
+    fixed, log_theta, heads = describe(minibatch, mean_mode, mean, theta, pi)
+    return CountsLoss.apply(fixed, log_library, log_theta, *heads)
+
+
+class Fixed(NamedTuple):
+    """What gets no gradient."""
+
+    kernels: Kernels
+    block: NamedTuple
+    modes: Modes
+    bounds: tuple[float, float]  # of log theta, or of theta
+    row: Tensor | None  # of the table of thetas, (B,)
+
+
+def describe(minibatch, mean_mode: int, mean: Head, theta, pi) -> tuple[Fixed, Tensor | None, list]:
+    """Return what is fixed, the log thetas of a table, and the three parts of each head.
+
+    Parameters are as for `counts_loss`. There are always three heads; None stands for what is not
+    there.
+    """
     absent, log_theta, row, bounds = Head(None), None, None, (0.0, 0.0)
     heads, mode = [mean, absent, pi or absent], likelihood.POISSON
     if isinstance(theta, Table):
@@ -88,8 +108,8 @@ def counts_loss(
     elif theta is not None:
         heads[1], mode, bounds = theta
     modes = Modes(mean_mode, mode, pi is not None)
-    fixed = (active(), minibatch.block, modes, bounds, row)
-    return CountsLoss.apply(fixed, log_library, log_theta, *(x for h in heads for x in h))
+    fixed = Fixed(active(), minibatch.block, modes, bounds, row)
+    return fixed, log_theta, [part for head in heads for part in head]
 
 
 class CountsLoss(Function):
@@ -98,11 +118,10 @@ class CountsLoss(Function):
     @staticmethod
     def forward(ctx, fixed, log_library, log_theta, *heads):
         """Return the loss."""
-        kernels, block, modes, bounds, row = fixed
-        products = [Product(kernels, *heads[place : place + 3]) for place in (0, 3, 6)]
-        step = Step(kernels, block, modes, bounds, products)
-        ctx.kernels, ctx.products = kernels, zip(heads[1::3], products, strict=True)
-        loss, ctx.gradients = step.run(log_library, log_theta, row, any(ctx.needs_input_grad))
+        products = [Product(fixed.kernels, *heads[place : place + 3]) for place in (0, 3, 6)]
+        step = Step(fixed, products)
+        ctx.kernels, ctx.products = fixed.kernels, zip(heads[1::3], products, strict=True)
+        loss, ctx.gradients = step.run(log_library, log_theta, any(ctx.needs_input_grad))
         return loss
 
     @staticmethod
@@ -163,18 +182,15 @@ class Product:
 class Step(NamedTuple):
     """The likelihood of a minibatch, shared out between threads."""
 
-    kernels: Kernels
-    block: NamedTuple
-    modes: Modes
-    bounds: tuple[float, float]
+    fixed: Fixed
     heads: list[Product]  # of rates, thetas, extra zeros
 
-    def run(self, log_library: Tensor, log_theta, row, with_gradients: bool) -> tuple:
+    def run(self, log_library: Tensor, log_theta, with_gradients: bool) -> tuple:
         """Return the loss, and its gradients by library, table, and each head's three tensors."""
-        n_cells, team = len(log_library), self.kernels.team
+        n_cells, team = len(log_library), self.fixed.kernels.team
         table, inside = self.thetas(log_theta)
-        row = np.zeros(n_cells, np.int64) if row is None else array(row)
-        cells = (table, row, np.float32(self.bounds), array(log_library)[:, 0])
+        row = np.zeros(n_cells, np.int64) if self.fixed.row is None else array(self.fixed.row)
+        cells = (table, row, np.float32(self.fixed.bounds), array(log_library)[:, 0])
         scale = np.float32(-1 / n_cells if with_gradients else 0)
         log_p, by_library = np.empty(n_cells, np.float32), np.empty(n_cells, np.float32)
         biases = [head.bias for head in self.heads]
@@ -208,12 +224,13 @@ class Step(NamedTuple):
         n_genes = self.heads[0].values.shape[1]
         if log_theta is None:
             return np.empty((0, n_genes), np.float32), None
-        given, (lowest, highest) = array(log_theta).reshape(-1, n_genes), self.bounds
+        given, (lowest, highest) = array(log_theta).reshape(-1, n_genes), self.fixed.bounds
         clipped = np.maximum(np.minimum(given, np.float32(highest)), np.float32(lowest))
         return np.exp(clipped), clipped == given
 
     def evaluate(self, part: slice, cells: tuple, scale, log_p: np.ndarray, to: tuple) -> None:
         """Run the kernel on some cells."""
+        block = self.fixed.block
         table, row, bounds, log_library = cells
         *sums, by_table, by_library = to
         logits = [head.values[part] for head in self.heads]
@@ -221,9 +238,9 @@ class Step(NamedTuple):
         fields = [x for pair in zip(logits, biases, strict=True) for x in pair]
         into = [x for pair in zip(logits, sums, strict=True) for x in pair]
         likelihood.count_log_likelihood(
-            self.modes,
+            self.fixed.modes,
             Fields(*fields, table, row[part], bounds, log_library[part]),
-            (self.block.indptr[part.start : part.stop + 1], self.block.genes, self.block.values),
+            (block.indptr[part.start : part.stop + 1], block.genes, block.values),
             LOG_FACTORIALS,
             scale,
             log_p,

@@ -31,7 +31,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sclatent.kernels.counts import Head, counts_loss
+from sclatent.kernels.counts import Head, counts_loss, describe
+from sclatent.kernels.elbo import Network, Seen, elbo
 from sclatent.kernels.likelihood import SOFTMAX
 from sclatent.kernels.operators import active
 from sclatent.models.adversary import Discriminator
@@ -159,13 +160,17 @@ class SCVI(nn.Module):
         if not active():
             p_x = self.decode(minibatch, z, log_library)
             return -p_x.log_prob(minibatch.entries).mean()
-        hidden = self.hidden(minibatch, z)
+        mean, *others = self.heads(minibatch, self.hidden(minibatch, z))
+        return counts_loss(minibatch, SOFTMAX, mean, log_library, *others)
+
+    def heads(self, minibatch: Minibatch, hidden: Tensor | None) -> tuple:
+        """Return what the kernels make rates, thetas and extra zeros from."""
         likelihood, theta, pi = self.settings.likelihood, None, None
         if likelihood != "poisson":
             theta = self.dispersion.thetas(hidden, minibatch)
         if likelihood == "zinb":
             pi = Head.of(hidden, self.dropout_logit)
-        return counts_loss(minibatch, SOFTMAX, Head.of(hidden, self.share), log_library, theta, pi)
+        return Head.of(hidden, self.share), theta, pi
 
     def loss(self, minibatch: Minibatch, kl_weight: float, done: float = 1.0) -> Loss:
         """Return the negative ELBO per cell, its KL term for z multiplied by `kl_weight`.
@@ -180,6 +185,8 @@ class SCVI(nn.Module):
             Share of the training that is done; sets the adversary's weight.
         """
         inputs, columns = self.inputs(minibatch)
+        if self.training and active() and self.is_usual:
+            return Loss(*self.as_one(minibatch, inputs, columns, kl_weight))
         mean, variance = self.encoder(inputs, columns)
         z, kl_z = self.prior.draw(mean, variance, self.encoder.settled)  # (B, L), (B,)
         library = self.library.draw(inputs, minibatch, columns)
@@ -188,6 +195,26 @@ class SCVI(nn.Module):
         fooled, recognised = self.play(minibatch, z, done)
         total = reconstruction + kl_weight * kl_z + kl_l + fooled
         return Loss(total, reconstruction, kl_z + kl_l, recognised)
+
+    @property
+    def is_usual(self) -> bool:
+        """Whether the kernels know the whole loss as one operator."""
+        of, usual = self.settings, not hasattr(self, "opponent")
+        kinds = (of.library, of.prior, of.decoder, of.n_layers)
+        return usual and kinds == ("observed", "normal", "layers", 1)
+
+    def as_one(self, minibatch: Minibatch, inputs, columns: Tensor | None, kl_weight: float):
+        """Return the negative ELBO and its two terms by one operator, as `loss` computes them."""
+        network = active().once(self, lambda: Network.of(self.encoder, self.decoder))
+        numbers, onehot = self.covariates(minibatch)
+        log_library = self.library.draw(inputs, minibatch, columns).log_size
+        seen = Seen(
+            append(inputs, columns),
+            append(numbers, onehot) if self.sizes.continuous else onehot,
+            log_library,
+            kl_weight,
+        )
+        return elbo(network, seen, *describe(minibatch, SOFTMAX, *self.heads(minibatch, None)))
 
     def play(self, minibatch: Minibatch, z: Tensor, done: float) -> tuple:
         """Return the encoder's weighted loss against the adversary, and the adversary's own.

@@ -30,6 +30,7 @@ SCVI = [
     {"dispersion": "gene-label", "likelihood": "zinb"},
     {"dispersion": "gene-cell"},
     {"dispersion": "gene-cell", "likelihood": "zinb", "n_layers": 2},
+    {"encode_covariates": True},
     {"library": "latent"},
     {"decoder": "linear"},
     {"decoder": "linear", "likelihood": "zinb"},
@@ -101,6 +102,23 @@ def test_scvi_has_the_losses_and_gradients_of_the_plain_model(cells, options, pr
     if "adversary" in options:
         model.opponent.layers.dropout.p = 0.0
     hold_to_plain(model, cells, precision, 2)
+
+
+@pytest.mark.parametrize("n_threads", [1, 2])
+@pytest.mark.parametrize("likelihood", ["nb", "zinb", "poisson"])
+def test_the_loss_as_one_operator_is_that_of_its_parts_with_the_same_noise(
+    cells, likelihood, n_threads, monkeypatch
+):
+    model = build_scvi(cells, ROWS, Scvi(likelihood=likelihood), seed=0)
+    assert model.is_usual
+    minibatch, results, moved = cells.take(ROWS), [], []
+    with Team(n_threads) as team:
+        for usual in (True, False):
+            monkeypatch.setattr(type(model), "is_usual", usual)
+            results.append(evaluate(model, minibatch, Kernels("float32", team)))
+            moved.append([buffer.clone() for buffer in model.buffers()])
+    torch.testing.assert_close(moved[0], moved[1])
+    torch.testing.assert_close(results[0], results[1], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("precision", TOLERANCES)
