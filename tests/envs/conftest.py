@@ -70,8 +70,9 @@ def owned(prefix: Path) -> dict[str, str]:
     """Return {file: the package it belongs to} of an environment."""
     site = next(prefix.glob("lib/python*/site-packages"))
     return {
-        str(site / file): package.name.lower()
+        str(site / file): name
         for package in importlib.metadata.distributions(path=[str(site)])
+        for name in [package.name.lower()]  # it is read from a file each time
         for file in package.files or []
     }
 
