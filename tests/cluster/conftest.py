@@ -17,7 +17,7 @@ CONF = Path(os.environ.get("SLURM_TEST_DIR", "/tmp/sclatent-slurm"), "slurm.conf
 LINK = Path("/etc/slurm/slurm.conf")
 WHOLE = "SCLATENT_CLUSTER_WHOLE"
 """Set, it sends the default config instead of a small one, which takes as long as a default run."""
-PATIENCE = 7200 if WHOLE in os.environ else 1200
+PATIENCE = 7200 if WHOLE in os.environ else 2400
 """Seconds until a test gives up: other work may share the machine."""
 SMALL = {
     "seeds": [0],
