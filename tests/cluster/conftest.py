@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -86,7 +87,12 @@ class Run:
         """Start Snakemake in a process group of its own."""
         log = open(self.folder / "terminal.txt", "w+")  # noqa: SIM115, it is read when all is over
         running = subprocess.Popen(
-            self.command(*arguments), stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            self.command(*arguments),
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            # tests that run in the background of a shell ignore it, and so would their children
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         running.log = log
         return running
