@@ -9,8 +9,6 @@ Letters for shapes: B cells of a minibatch, G genes, H hidden units, C columns b
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -49,7 +47,6 @@ class Kernels:
             precision = "bfloat16" if multiplies_bfloat16() else "float32"
         self.precision, self.team = precision, team or Team()
         self.later: list[tuple[Tensor, Tensor, float]] = []
-        self.made: dict = {}
         self.dtype = getattr(torch, precision)
 
     def __enter__(self) -> Kernels:
@@ -59,12 +56,6 @@ class Kernels:
 
     def __exit__(self, *_) -> None:
         ACTIVE.pop()
-
-    def once(self, key, make: Callable):
-        """Return what `make` returns when it is first asked for by a key."""
-        if key not in self.made:
-            self.made[key] = make()
-        return self.made[key]
 
     def finish(self) -> None:
         """Wait for the gradients of weights that other threads compute, and put them in place."""

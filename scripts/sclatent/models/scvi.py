@@ -26,6 +26,7 @@ the model is LDVAE (Svensson et al. 2020, doi:10.1093/bioinformatics/btaa169).
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -164,7 +165,10 @@ class SCVI(nn.Module):
         return counts_loss(minibatch, SOFTMAX, mean, log_library, *others)
 
     def heads(self, minibatch: Minibatch, hidden: Tensor | None) -> tuple:
-        """Return what the kernels make rates, thetas and extra zeros from."""
+        """Return what the kernels make rates, thetas and extra zeros from.
+
+        `hidden` is the decoder's hidden state, (B, H), or None where it comes later.
+        """
         likelihood, theta, pi = self.settings.likelihood, None, None
         if likelihood != "poisson":
             theta = self.dispersion.thetas(hidden, minibatch)
@@ -205,16 +209,17 @@ class SCVI(nn.Module):
 
     def as_one(self, minibatch: Minibatch, inputs, columns: Tensor | None, kl_weight: float):
         """Return the negative ELBO and its two terms by one operator, as `loss` computes them."""
-        network = active().once(self, lambda: Network.of(self.encoder, self.decoder))
         numbers, onehot = self.covariates(minibatch)
+        beside = append(numbers, onehot) if self.sizes.continuous else onehot
         log_library = self.library.draw(inputs, minibatch, columns).log_size
-        seen = Seen(
-            append(inputs, columns),
-            append(numbers, onehot) if self.sizes.continuous else onehot,
-            log_library,
-            kl_weight,
-        )
-        return elbo(network, seen, *describe(minibatch, SOFTMAX, *self.heads(minibatch, None)))
+        seen = Seen(append(inputs, columns), beside, log_library, kl_weight)
+        counts = describe(minibatch, SOFTMAX, *self.heads(minibatch, None))
+        return elbo(self.network, seen, *counts)
+
+    @cached_property
+    def network(self) -> Network:
+        """The weights between the gene-wide ends, looked up once."""
+        return Network.of(self.encoder, self.decoder)
 
     def play(self, minibatch: Minibatch, z: Tensor, done: float) -> tuple:
         """Return the encoder's weighted loss against the adversary, and the adversary's own.
