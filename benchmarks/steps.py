@@ -27,7 +27,7 @@ from parity_tables import table_head
 from publish import TRIAL, noted, publish
 
 from sclatent import job
-from sclatent.kernels import counts, latent, layer, operators, team
+from sclatent.kernels import between, counts, operators, team
 from sclatent.kernels import likelihood as likelihoods
 from sclatent.kernels.adam import Adam
 from sclatent.models.scvi import build_scvi
@@ -49,13 +49,8 @@ PARTS = {
         (operators.Rows, "by_weight"),
         (operators.Kernels, "narrow"),
     ],
-    "hidden layers": [
-        *((layer.Activation, name) for name in ("__init__", "back")),
-        *((layer.Beside, name) for name in ("times", "by_weight", "by_x")),
-    ],
-    "mean, variance and sample of the latent state": [
-        *((latent.Heads, name) for name in ("__init__", "back")),
-        *((latent.Sample, name) for name in ("__init__", "back")),
+    "between these: hidden layers, latent state, sample": [
+        *((between.Between, name) for name in ("there", "back")),
     ],
     "gathering the minibatch": [(loader.Cells, "take")],
     "spreading counts to dense rows": [(operators.Rows, "fill")],

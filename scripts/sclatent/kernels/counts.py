@@ -21,6 +21,8 @@ from sclatent.kernels import likelihood
 from sclatent.kernels.likelihood import Fields, Gradients, Modes
 from sclatent.kernels.operators import Kernels, active, array, multiply
 
+N_HEADS = 3
+"""Of rates, thetas and extra zeros; not all of them are there."""
 LOG_FACTORIALS = np.array([math.lgamma(x + 1.0) for x in range(1024)])
 
 
@@ -122,7 +124,7 @@ class CountsLoss(Function):
         step = Step(fixed, products)
         ctx.kernels, ctx.products = fixed.kernels, zip(heads[1::3], products, strict=True)
         loss, ctx.gradients = step.run(log_library, log_theta, any(ctx.needs_input_grad))
-        return loss
+        return torch.tensor(loss)
 
     @staticmethod
     @once_differentiable
@@ -149,7 +151,7 @@ class Product:
             shape = (len(hidden), len(weight))
             self.hidden, self.weight = kernels.narrow(hidden), kernels.narrow(weight)
             self.logits, self.bias = torch.empty(shape, dtype=kernels.dtype), array(bias)
-            self.by_hidden, self.by_weight = torch.empty_like(hidden), torch.empty_like(weight)
+            self.by_hidden, self.by_weight = torch.empty(hidden.shape), torch.empty_like(weight)
         elif self.there:
             self.logits = hidden.float().clone()
             self.bias = np.zeros(hidden.shape[1], np.float32)
@@ -183,60 +185,61 @@ class Step(NamedTuple):
     """The likelihood of a minibatch, shared out between threads."""
 
     fixed: Fixed
-    heads: list[Product]  # of rates, thetas, extra zeros
+    heads: list[Product]
 
-    def run(self, log_library: Tensor, log_theta, with_gradients: bool) -> tuple:
+    def run(
+        self, log_library: Tensor, log_theta, with_gradients: bool
+    ) -> tuple[float, list | None]:
         """Return the loss, and its gradients by library, table, and each head's three tensors."""
         n_cells, team = len(log_library), self.fixed.kernels.team
-        table, inside = self.thetas(log_theta)
+        given, table, bounds = self.thetas(log_theta)
         row = np.zeros(n_cells, np.int64) if self.fixed.row is None else array(self.fixed.row)
-        cells = (table, row, np.float32(self.fixed.bounds), array(log_library)[:, 0])
+        cells = (table, row, bounds, array(log_library)[:, 0])
         scale = np.float32(-1 / n_cells if with_gradients else 0)
-        log_p, by_library = np.empty(n_cells, np.float32), np.empty(n_cells, np.float32)
-        biases = [head.bias for head in self.heads]
-        sums = [[np.zeros_like(x) for x in (*biases, table)] for _ in range(team.size)]
+        log_p, by_library = np.empty((2, n_cells), np.float32)
+        sums = np.zeros((team.size, N_HEADS + len(table), table.shape[1]), np.float32)
 
         def evaluate(number: int, part: slice) -> None:
             for head in self.heads:
                 head.multiply(part)
-            self.evaluate(part, cells, scale, log_p[part], (*sums[number], by_library[part]))
+            self.evaluate(part, cells, scale, log_p[part], sums[number], by_library[part])
             if with_gradients:
                 for head in self.heads:
                     head.multiply_back(part)
 
         team.share(evaluate, n_cells)
-        loss = torch.from_numpy(np.asarray(-log_p.mean()))
+        if with_gradients:
+            for head in self.heads:
+                if head.weighted:
+                    team.begin(head.multiply_weight)
+        loss = likelihood.add(log_p, given, bounds, sums)
         if not with_gradients:
             return loss, None
-        for head in self.heads:
-            if head.weighted:
-                team.begin(head.multiply_weight)
-        *by_bias, by_table = (add(parts) for parts in zip(*sums, strict=True))
         by_log_theta = None
         if log_theta is not None:
-            by_log_theta = torch.from_numpy(by_table * inside).view(log_theta.shape)
-        by_heads = [head.gradients(by) for head, by in zip(self.heads, by_bias, strict=True)]
+            by_log_theta = torch.from_numpy(sums[0, N_HEADS:]).view(log_theta.shape)
+        by_heads = [head.gradients(by) for head, by in zip(self.heads, sums[0], strict=False)]
         by_library = torch.from_numpy(by_library)[:, None]
         return loss, [by_library, by_log_theta, *(g for by in by_heads for g in by)]
 
-    def thetas(self, log_theta) -> tuple[np.ndarray, np.ndarray | None]:
-        """Return the table of thetas, (R, G), and whether each is within its bounds."""
-        n_genes = self.heads[0].values.shape[1]
+    def thetas(self, log_theta) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the table of log thetas, (R, G), that of thetas, and the bounds."""
+        n_genes, bounds = self.heads[0].values.shape[1], np.float32(self.fixed.bounds)
         if log_theta is None:
-            return np.empty((0, n_genes), np.float32), None
-        given, (lowest, highest) = array(log_theta).reshape(-1, n_genes), self.fixed.bounds
-        clipped = np.maximum(np.minimum(given, np.float32(highest)), np.float32(lowest))
-        return np.exp(clipped), clipped == given
+            nothing = np.empty((0, n_genes), np.float32)
+            return nothing, nothing, bounds
+        given = array(log_theta).reshape(-1, n_genes)
+        return given, likelihood.look_up(given, bounds), bounds
 
-    def evaluate(self, part: slice, cells: tuple, scale, log_p: np.ndarray, to: tuple) -> None:
+    def evaluate(self, part: slice, cells: tuple, scale, log_p, sums, by_library) -> None:
         """Run the kernel on some cells."""
         block = self.fixed.block
         table, row, bounds, log_library = cells
-        *sums, by_table, by_library = to
-        logits = [head.values[part] for head in self.heads]
-        biases = [head.bias for head in self.heads]
-        fields = [x for pair in zip(logits, biases, strict=True) for x in pair]
-        into = [x for pair in zip(logits, sums, strict=True) for x in pair]
+        fields, into = [], []
+        for head, by_bias in zip(self.heads, sums, strict=False):
+            logits = head.values[part]
+            fields += [logits, head.bias]
+            into += [logits, by_bias]
         likelihood.count_log_likelihood(
             self.fixed.modes,
             Fields(*fields, table, row[part], bounds, log_library[part]),
@@ -244,12 +247,5 @@ class Step(NamedTuple):
             LOG_FACTORIALS,
             scale,
             log_p,
-            Gradients(*into, by_table, by_library),
+            Gradients(*into, sums[N_HEADS:], by_library),
         )
-
-
-def add(parts: tuple) -> np.ndarray:
-    """Return the sum of the parts that each thread made, in the first one's place."""
-    for part in parts[1:]:
-        np.add(parts[0], part, out=parts[0])
-    return parts[0]

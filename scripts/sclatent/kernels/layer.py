@@ -112,9 +112,9 @@ class Beside:
         """Return the product with a weight (H, n + C), (B, H)."""
         return np.dot(self.whole, array(weight).T)
 
-    def by_weight(self, gradient: np.ndarray) -> Tensor:
+    def by_weight(self, gradient: Tensor) -> Tensor:
         """Return the gradient by the weight from that of the product."""
-        return torch.from_numpy(np.dot(gradient.T, self.whole))
+        return torch.from_numpy(np.dot(gradient.numpy().T, self.whole))
 
     def by_x(self, gradient: np.ndarray, weight: Tensor) -> np.ndarray:
         """Return the gradient by the matrix."""
@@ -171,10 +171,10 @@ class Layer(Function):
         by_value, by_others = ctx.activation.back(array(gradient.contiguous()))
         if ctx.weight is None:
             return torch.from_numpy(by_value), None, None, None, *by_others[1:], None, None
-        by_x = None
+        by_x, by_weight = None, ctx.inputs.by_weight(torch.from_numpy(by_value))
         if ctx.needs_input_grad[0]:
             by_x = torch.from_numpy(ctx.inputs.by_x(by_value, ctx.weight))
-        return by_x, None, ctx.inputs.by_weight(by_value), *by_others, None, None
+        return by_x, None, by_weight, *by_others, None, None
 
 
 def layer(

@@ -47,6 +47,7 @@ class Kernels:
             precision = "bfloat16" if multiplies_bfloat16() else "float32"
         self.precision, self.team = precision, team or Team()
         self.later: list[tuple[Tensor, Tensor, float]] = []
+        self.kept: dict = {}  # what operators keep for the next step
         self.dtype = getattr(torch, precision)
 
     def __enter__(self) -> Kernels:
@@ -157,19 +158,19 @@ class Rows:
             result = torch.addmm(result.float(), self.columns, weight[:, dense.shape[1] :].t())
         return array(result)
 
-    def by_weight(self, gradient: np.ndarray) -> Tensor:
-        """Return the gradient by the weight from that of the product."""
-        dense, gradient = self.dense, torch.from_numpy(gradient)
+    def by_weight(self, gradient: Tensor) -> Tensor:
+        """Return the gradient by the weight from that of the product, in any numbers."""
+        dense = self.dense
         n_columns = 0 if self.columns is None else self.columns.shape[1]
         result = torch.empty((gradient.shape[1], dense.shape[1] + n_columns))
         narrow, by_dense = self.kernels.narrow(gradient).t(), result[:, : dense.shape[1]]
 
-        def fill(_, part: slice) -> None:
+        def fill(part: slice) -> None:
             multiply(narrow[part], dense, by_dense[part])
 
-        self.kernels.team.share(fill, len(result), 16)
+        self.kernels.team.deal(fill, len(result), 16)
         if n_columns:
-            torch.mm(gradient.t(), self.columns, out=result[:, dense.shape[1] :])
+            torch.mm(gradient.t().float(), self.columns, out=result[:, dense.shape[1] :])
         return result
 
 
@@ -187,4 +188,4 @@ class RowsProduct(Function):
     @once_differentiable
     def backward(ctx, gradient):
         """Return the gradients of weight and bias."""
-        return None, ctx.rows.by_weight(array(gradient)), gradient.sum(0)
+        return None, ctx.rows.by_weight(gradient), gradient.sum(0)

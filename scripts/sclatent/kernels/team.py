@@ -81,12 +81,33 @@ class Team:
         """Call a function with the number of each thread, in that thread."""
         self.run([lambda i=i: function(i) for i in range(self.size)])
 
+    def deal(self, function: Callable[[slice], None], n: int, step: int = 1) -> None:
+        """Call a function with the slice of each part of `n` things.
+
+        A thread that is done with one part takes the next, so that one which is busy otherwise
+        takes fewer. There are twice as many parts as threads, or one for a single thread; they
+        begin at multiples of `step`.
+        """
+        n_parts = 2 * self.size if self.size > 1 else 1
+        parts = iter(cut(n, step, n_parts))
+
+        def take() -> None:
+            for part in parts:
+                function(part)
+
+        self.run([take] * self.size)
+
     def share(self, function: Callable[[int, slice], None], n: int, step: int = 1) -> None:
         """Call a function with the number and the slice of each part of `n` things.
 
         Parts are as equal as can be; they begin at multiples of `step`.
         """
-        steps = -(-n // step)
-        cuts = [min(n, step * (steps * part // self.size)) for part in range(self.size + 1)]
-        parts = [slice(a, b) for a, b in pairwise(cuts) if b > a]
-        self.run([lambda i=i, part=part: function(i, part) for i, part in enumerate(parts)])
+        parts = enumerate(cut(n, step, self.size))
+        self.run([lambda i=i, part=part: function(i, part) for i, part in parts])
+
+
+def cut(n: int, step: int, n_parts: int) -> list[slice]:
+    """Cut `n` things in parts as equal as can be, which begin at multiples of `step`."""
+    steps = -(-n // step)
+    cuts = [min(n, step * (steps * part // n_parts)) for part in range(n_parts + 1)]
+    return [slice(a, b) for a, b in pairwise(cuts) if b > a]

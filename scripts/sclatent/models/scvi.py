@@ -26,14 +26,13 @@ the model is LDVAE (Svensson et al. 2020, doi:10.1093/bioinformatics/btaa169).
 """
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from sclatent.kernels.counts import Head, counts_loss, describe
-from sclatent.kernels.elbo import Network, Seen, elbo
+from sclatent.kernels.elbo import Seen, elbo
 from sclatent.kernels.likelihood import SOFTMAX
 from sclatent.kernels.operators import active
 from sclatent.models.adversary import Discriminator
@@ -115,10 +114,11 @@ class SCVI(nn.Module):
         numbers = minibatch.continuous
         if self.sizes.continuous:
             numbers = (numbers - self.number_mean) / self.number_sd
-        if not self.sizes.columns:
-            return numbers, None
-        batch = [minibatch.batch] if self.sizes.batches > 1 else []
-        return numbers, torch.cat([*batch, minibatch.categorical], 1)
+        parts = [minibatch.batch] if self.sizes.batches > 1 else []
+        parts += [minibatch.categorical] if self.sizes.categorical else []
+        if len(parts) == 2:
+            return numbers, torch.cat(parts, 1)
+        return numbers, parts[0] if parts else None
 
     def inputs(self, minibatch: Minibatch) -> tuple[Tensor, Tensor | None]:
         """Return what the encoders see: log1p counts, and covariates if `encode_covariates`."""
@@ -211,15 +211,10 @@ class SCVI(nn.Module):
         """Return the negative ELBO and its two terms by one operator, as `loss` computes them."""
         numbers, onehot = self.covariates(minibatch)
         beside = append(numbers, onehot) if self.sizes.continuous else onehot
-        log_library = self.library.draw(inputs, minibatch, columns).log_size
+        log_library = minibatch.library_size.log()
         seen = Seen(append(inputs, columns), beside, log_library, kl_weight)
         counts = describe(minibatch, SOFTMAX, *self.heads(minibatch, None))
-        return elbo(self.network, seen, *counts)
-
-    @cached_property
-    def network(self) -> Network:
-        """The weights between the gene-wide ends, looked up once."""
-        return Network.of(self.encoder, self.decoder)
+        return elbo(self.encoder, self.decoder, seen, *counts)
 
     def play(self, minibatch: Minibatch, z: Tensor, done: float) -> tuple:
         """Return the encoder's weighted loss against the adversary, and the adversary's own.

@@ -241,16 +241,16 @@ def run_epoch(run: Run, minibatches, checkpoint: Checkpoint | NoCheckpoint) -> L
     for minibatch in minibatches:
         optimiser.param_groups[0]["lr"] = schedule.learning_rate
         loss = model.loss(minibatch, schedule.kl_weight, schedule.done)
-        values = np.array([term.item() for term in loss[:3]])
+        values = [term.item() for term in loss[:3]]
         optimiser.zero_grad(set_to_none=True)
-        if not np.isfinite(values).all():
+        if not all(map(math.isfinite, values)):
             raise Diverged(schedule.place, model, loss, minibatch)
         (loss.total if loss.opponent is None else loss.total + loss.opponent).backward()
         if not math.isfinite(clip(optimiser, plan)):
             raise Diverged(schedule.place, model, loss, minibatch)
         optimiser.step()
         schedule.advance()
-        run.sums += values * len(minibatch)
+        run.sums += np.multiply(values, len(minibatch))
         run.n_cells += len(minibatch)
         checkpoint.consider(run)
     return Loss(*(run.sums / run.n_cells))

@@ -15,6 +15,29 @@ def test_work_is_shared_out_once_and_in_order(size, n):
     assert covered == list(range(n))
 
 
+@pytest.mark.parametrize("size", [1, 2, 3])
+@pytest.mark.parametrize("n", [1, 2, 7, 64])
+def test_work_is_dealt_out_once(size, n):
+    with Team(size) as team:
+        parts = []
+        team.deal(parts.append, n, step=2)
+    assert sorted(i for part in parts for i in range(n)[part]) == list(range(n))
+
+
+def test_a_thread_that_is_busy_is_dealt_no_part_meanwhile():
+    over, names = threading.Event(), []
+    with Team(2) as team:
+        team.begin(over.wait)
+
+        def take(part):
+            names.append(threading.get_ident())
+            if part.stop == 8:
+                over.set()
+
+        team.deal(take, 8)
+    assert names == [threading.get_ident()] * 4
+
+
 def test_each_thread_does_its_own_part():
     with Team(3) as team:
         names = [None] * 3
