@@ -49,7 +49,7 @@ PARTS = {
         (operators.Rows, "by_weight"),
         (operators.Kernels, "narrow"),
     ],
-    "between these: hidden layers, latent state, sample": [
+    "hidden layers, latent state and its sample": [
         *((between.Between, name) for name in ("there", "back")),
     ],
     "gathering the minibatch": [(loader.Cells, "take")],
