@@ -109,7 +109,8 @@ def test_the_time_of_a_step_is_that_of_its_parts(root, tmp_path):
     one, two = json.loads((tmp_path / "steps.json").read_text())["runs"]
     assert (one["threads"], two["threads"]) == (1, 2)
     parts = set(one["milliseconds"])
-    assert {"Adam", "hidden layers, latent state and its sample", "all"} <= parts
+    hidden = "hidden layers, latent state and its sample"
+    assert {"Adam", hidden, "gathering the minibatch", "all"} <= parts
     for found in (one, two):
         assert set(found["milliseconds"]) == parts
         assert min(found["milliseconds"].values()) > 0

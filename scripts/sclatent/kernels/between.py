@@ -135,6 +135,9 @@ def back(by_decoded, by_divergence, weights, settings, noise, kept, to):
 class Between:
     """The encoder but for its product with the counts, and the decoder's hidden layer.
 
+    It looks at the memory of the weights, which have to stay where they are: optimisers and
+    `load_state_dict` change them in place.
+
     Parameters
     ----------
     encoder, decoder

@@ -18,7 +18,8 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from sclatent.kernels import likelihood
-from sclatent.kernels.likelihood import Fields, Gradients, Modes
+from sclatent.kernels.arithmetic import ONE, clip, exp, kernel
+from sclatent.kernels.likelihood import ZERO, Fields, Gradients, Modes
 from sclatent.kernels.operators import Kernels, active, array, multiply
 
 N_HEADS = 3
@@ -212,7 +213,7 @@ class Step(NamedTuple):
             for head in self.heads:
                 if head.weighted:
                     team.begin(head.multiply_weight)
-        loss = likelihood.add(log_p, given, bounds, sums)
+        loss = add(log_p, given, bounds, sums)
         if not with_gradients:
             return loss, None
         by_log_theta = None
@@ -229,7 +230,7 @@ class Step(NamedTuple):
             nothing = np.empty((0, n_genes), np.float32)
             return nothing, nothing, bounds
         given = array(log_theta).reshape(-1, n_genes)
-        return given, likelihood.look_up(given, bounds), bounds
+        return given, look_up(given, bounds), bounds
 
     def evaluate(self, part: slice, cells: tuple, scale, log_p, sums, by_library) -> None:
         """Run the kernel on some cells."""
@@ -249,3 +250,35 @@ class Step(NamedTuple):
             log_p,
             Gradients(*into, sums[N_HEADS:], by_library),
         )
+
+
+@kernel
+def look_up(log_theta, bounds):
+    """Return theta of a table of log thetas, (R, G), within the bounds."""
+    theta = np.empty_like(log_theta)
+    for r in range(len(theta)):
+        for g in range(theta.shape[1]):
+            theta[r, g] = exp(clip(log_theta[r, g], bounds[0], bounds[1]))
+    return theta
+
+
+@kernel
+def add(log_p, log_theta, bounds, sums):
+    """Add the sums of all threads up in those of the first one, (..., G); return -mean(log p).
+
+    The last rows are gradients by a table of log thetas, which pass within its bounds alone.
+    """
+    of_all = sums[0]
+    for part in range(1, len(sums)):
+        for r in range(len(of_all)):
+            for g in range(of_all.shape[1]):
+                of_all[r, g] += sums[part, r, g]
+    first = len(of_all) - len(log_theta)
+    for r in range(len(log_theta)):
+        for g in range(of_all.shape[1]):
+            inside = bounds[0] <= log_theta[r, g] <= bounds[1]
+            of_all[first + r, g] *= ONE if inside else ZERO
+    whole = 0.0
+    for b in range(len(log_p)):
+        whole -= log_p[b]
+    return whole / len(log_p)

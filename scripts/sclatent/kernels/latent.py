@@ -71,36 +71,25 @@ def density_back(by_log_p, x, mean, variance, by_x, by_mean, by_variance):
             by_variance[b, d] = by_log_p[b] * HALF * (score * score - one_over)
 
 
-class Sample:
-    """A sample `z`, (B, L), its `divergence` from the standard normal, (B,), and the way back."""
-
-    def __init__(self, mean: np.ndarray, variance: np.ndarray, noise: np.ndarray):
-        self.given = mean, variance, noise
-        self.z, self.divergence = np.empty_like(mean), np.empty(len(mean), np.float32)
-        draw(*self.given, self.z, self.divergence)
-
-    def back(self, by_z: np.ndarray, by_divergence: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the gradients by mean and variance, (B, L) each."""
-        by_mean, by_variance = np.empty_like(by_z), np.empty_like(by_z)
-        draw_back(by_z, by_divergence, *self.given, by_mean, by_variance)
-        return by_mean, by_variance
-
-
 class NormalDraw(Function):
     """A sample, (B, L), and its divergence from the standard normal distribution, (B,)."""
 
     @staticmethod
     def forward(ctx, mean, variance, noise):
         """Return both."""
-        ctx.sample = Sample(*map(array, (mean, variance, noise)))
-        return torch.from_numpy(ctx.sample.z), torch.from_numpy(ctx.sample.divergence)
+        ctx.given = [array(x) for x in (mean, variance, noise)]
+        z, divergence = np.empty(mean.shape, np.float32), np.empty(len(mean), np.float32)
+        draw(*ctx.given, z, divergence)
+        return torch.from_numpy(z), torch.from_numpy(divergence)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, by_z, by_divergence):
         """Return the gradients by mean and variance."""
-        given = [array(by.contiguous()) for by in (by_z, by_divergence)]
-        return *map(torch.from_numpy, ctx.sample.back(*given)), None
+        by_z = array(by_z.contiguous())
+        by_mean, by_variance = np.empty_like(by_z), np.empty_like(by_z)
+        draw_back(by_z, array(by_divergence.contiguous()), *ctx.given, by_mean, by_variance)
+        return torch.from_numpy(by_mean), torch.from_numpy(by_variance), None
 
 
 class NormalDensity(Function):
@@ -123,43 +112,30 @@ class NormalDensity(Function):
         return tuple(torch.from_numpy(found))
 
 
-class Heads:
-    """`mean` and `variance` of a hidden state, (B, L) each, and the way back."""
-
-    def __init__(self, hidden: np.ndarray, weight, bias, log_weight, log_bias, floor: float):
-        weight, log_weight = array(weight), array(log_weight)
-        self.mean, spread = np.dot(hidden, weight.T), np.dot(hidden, log_weight.T)
-        self.variance = np.empty_like(self.mean)
-        spread_out(
-            self.mean, array(bias), spread, array(log_bias), np.float32(floor), self.variance
-        )
-        self.given = hidden, weight, log_weight, spread
-
-    def back(self, by_mean: np.ndarray, by_variance: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Return the gradients by hidden state, weight, bias, and log weight and bias."""
-        hidden, weight, log_weight, spread = self.given
-        by_log = by_variance * spread
-        by_hidden = np.dot(by_mean, weight)
-        by_hidden += np.dot(by_log, log_weight)
-        by_weights = [np.dot(by.T, hidden) for by in (by_mean, by_log)]
-        by_biases = [by.sum(0) for by in (by_mean, by_log)]
-        return by_hidden, by_weights[0], by_biases[0], by_weights[1], by_biases[1]
-
-
 class NormalHeads(Function):
     """Mean and variance of a diagonal normal distribution from a hidden state, (B, L) each."""
 
     @staticmethod
     def forward(ctx, hidden, weight, bias, log_weight, log_bias, floor):
         """Return both; the variance is exp(.) plus a floor."""
-        ctx.heads = Heads(array(hidden), weight, bias, log_weight, log_bias, floor)
-        return torch.from_numpy(ctx.heads.mean), torch.from_numpy(ctx.heads.variance)
+        hidden, weight, log_weight = map(array, (hidden, weight, log_weight))
+        mean, spread = np.dot(hidden, weight.T), np.dot(hidden, log_weight.T)
+        variance = np.empty_like(mean)
+        spread_out(mean, array(bias), spread, array(log_bias), np.float32(floor), variance)
+        ctx.given = hidden, weight, log_weight, spread
+        return torch.from_numpy(mean), torch.from_numpy(variance)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, by_mean, by_variance):
         """Return the gradients by hidden state, weights and biases."""
-        found = ctx.heads.back(array(by_mean), array(by_variance))
+        hidden, weight, log_weight, spread = ctx.given
+        by_mean, by_log = array(by_mean), array(by_variance) * spread
+        by_hidden = np.dot(by_mean, weight)
+        by_hidden += np.dot(by_log, log_weight)
+        by_weights = [np.dot(by.T, hidden) for by in (by_mean, by_log)]
+        by_biases = [by.sum(0) for by in (by_mean, by_log)]
+        found = (by_hidden, by_weights[0], by_biases[0], by_weights[1], by_biases[1])
         return *map(torch.from_numpy, found), None
 
 

@@ -103,8 +103,8 @@ def activate_back(gradient, normal, out, factor, weight, one_over_sd, sums, by_x
 class Beside:
     """A matrix, (B, n), and columns at its side, (B, C) or None, that are multiplied together."""
 
-    def __init__(self, x: np.ndarray, columns: Tensor | None):
-        self.width, self.whole = x.shape[1], x
+    def __init__(self, x: Tensor, columns: Tensor | None):
+        self.width, self.whole = x.shape[1], array(x)
         if columns is not None:
             self.whole = np.concatenate([self.whole, array(columns)], 1)
 
@@ -116,38 +116,9 @@ class Beside:
         """Return the gradient by the weight from that of the product."""
         return torch.from_numpy(np.dot(gradient.numpy().T, self.whole))
 
-    def by_x(self, gradient: np.ndarray, weight: Tensor) -> np.ndarray:
+    def by_x(self, gradient: np.ndarray, weight: Tensor) -> Tensor:
         """Return the gradient by the matrix."""
-        return np.dot(gradient, array(weight)[:, : self.width])
-
-
-class Activation:
-    """Batch normalisation, ReLU and dropout of a product and a bias, and the way back.
-
-    The outcome is `out`, (B, H). The running statistics of `norm` move; the seed of what is dropped
-    comes from torch's generator.
-    """
-
-    def __init__(self, value: np.ndarray, bias, gamma, beta, norm, probability: float):
-        shape, width = value.shape, value.shape[1]
-        normal, out = np.empty(shape, np.float32), np.empty(shape, np.float32)
-        mean, one_over_sd = np.empty(width, np.float32), np.empty(width, np.float32)
-        shift = np.zeros(width, np.float32) if bias is None else array(bias)
-        running = (norm.running_mean, norm.running_var, norm.num_batches_tracked.view(1))
-        moving = (np.float32(norm.momentum), np.float32(norm.eps), tuple(map(array, running)))
-        normalise(value, shift, *moving, normal, mean, one_over_sd)
-        threshold, factor = np.uint32(probability * 2**32), np.float32(1 / (1 - probability))
-        seed = int(torch.empty((), dtype=torch.int64).random_(2**32)) if probability else 0
-        scale = array(gamma)
-        activate(normal, scale, array(beta), threshold, factor, np.uint32(seed), out)
-        self.out, self.kept = out, (normal, out, factor, scale, one_over_sd)
-
-    def back(self, gradient: np.ndarray) -> tuple[np.ndarray, tuple[Tensor, Tensor, Tensor]]:
-        """Return the gradients by the product, (B, H), and by bias, gamma and beta."""
-        by_value, sums = np.empty_like(gradient), np.empty((3, gradient.shape[1]), np.float32)
-        activate_back(gradient, *self.kept, sums, by_value)
-        by_gamma, by_beta, by_bias = torch.from_numpy(sums)
-        return by_value, (by_bias, by_gamma, by_beta)
+        return torch.from_numpy(np.dot(gradient, array(weight)[:, : self.width]))
 
 
 class Layer(Function):
@@ -160,21 +131,33 @@ class Layer(Function):
     def forward(ctx, x, inputs, weight, bias, gamma, beta, norm, probability):
         """Return the outcome, and move the running statistics of `norm`."""
         value = array(x) if weight is None else inputs.times(weight)
-        ctx.inputs, ctx.weight = inputs, weight
-        ctx.activation = Activation(value, bias, gamma, beta, norm, probability)
-        return torch.from_numpy(ctx.activation.out)
+        shape, width = value.shape, value.shape[1]
+        normal, out = np.empty(shape, np.float32), np.empty(shape, np.float32)
+        mean, one_over_sd = np.empty(width, np.float32), np.empty(width, np.float32)
+        shift = np.zeros(width, np.float32) if bias is None else array(bias)
+        running = (norm.running_mean, norm.running_var, norm.num_batches_tracked.view(1))
+        moving = (np.float32(norm.momentum), np.float32(norm.eps), tuple(map(array, running)))
+        normalise(value, shift, *moving, normal, mean, one_over_sd)
+        threshold, factor = np.uint32(probability * 2**32), np.float32(1 / (1 - probability))
+        seed = int(torch.empty((), dtype=torch.int64).random_(2**32)) if probability else 0
+        scale = array(gamma)
+        activate(normal, scale, array(beta), threshold, factor, np.uint32(seed), out)
+        ctx.inputs, ctx.weight, ctx.kept = inputs, weight, (normal, out, factor, scale, one_over_sd)
+        return torch.from_numpy(out)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient):
         """Return the gradients by x, inputs (None), weight, bias, gamma and beta."""
-        by_value, by_others = ctx.activation.back(array(gradient.contiguous()))
+        gradient = array(gradient.contiguous())
+        by_value, sums = np.empty_like(gradient), np.empty((3, gradient.shape[1]), np.float32)
+        activate_back(gradient, *ctx.kept, sums, by_value)
+        by_gamma, by_beta, by_bias = torch.from_numpy(sums)
         if ctx.weight is None:
-            return torch.from_numpy(by_value), None, None, None, *by_others[1:], None, None
-        by_x, by_weight = None, ctx.inputs.by_weight(torch.from_numpy(by_value))
-        if ctx.needs_input_grad[0]:
-            by_x = torch.from_numpy(ctx.inputs.by_x(by_value, ctx.weight))
-        return by_x, None, by_weight, *by_others, None, None
+            return torch.from_numpy(by_value), None, None, None, by_gamma, by_beta, None, None
+        by_x = ctx.inputs.by_x(by_value, ctx.weight) if ctx.needs_input_grad[0] else None
+        by_weight = ctx.inputs.by_weight(torch.from_numpy(by_value))
+        return by_x, None, by_weight, by_bias, by_gamma, by_beta, None, None
 
 
 def layer(
@@ -201,6 +184,6 @@ def layer(
     if isinstance(x, Rows):
         x, inputs = None, x if columns is None else x.beside(columns)
     else:
-        inputs = None if linear is None else Beside(array(x), columns)
+        inputs = None if linear is None else Beside(x, columns)
     weight, bias = (None, None) if linear is None else (linear.weight, linear.bias)
     return Layer.apply(x, inputs, weight, bias, norm.weight, norm.bias, norm, p)

@@ -85,38 +85,6 @@ class Gradients(NamedTuple):
 
 
 @kernel
-def look_up(log_theta, bounds):
-    """Return theta of a table of log thetas, (R, G), within the bounds."""
-    theta = np.empty_like(log_theta)
-    for r in range(len(theta)):
-        for g in range(theta.shape[1]):
-            theta[r, g] = exp(clip(log_theta[r, g], bounds[0], bounds[1]))
-    return theta
-
-
-@kernel
-def add(log_p, log_theta, bounds, sums):
-    """Add the sums of all threads up in those of the first one, (..., G); return -mean(log p).
-
-    The last rows are gradients by a table of log thetas, which pass within its bounds alone.
-    """
-    of_all = sums[0]
-    for part in range(1, len(sums)):
-        for r in range(len(of_all)):
-            for g in range(of_all.shape[1]):
-                of_all[r, g] += sums[part, r, g]
-    first = len(of_all) - len(log_theta)
-    for r in range(len(log_theta)):
-        for g in range(of_all.shape[1]):
-            inside = bounds[0] <= log_theta[r, g] <= bounds[1]
-            of_all[first + r, g] *= ONE if inside else ZERO
-    whole = 0.0
-    for b in range(len(log_p)):
-        whole -= log_p[b]
-    return whole / len(log_p)
-
-
-@kernel
 def make_rates(mode, fields, cell, log_rate, rate):
     """Fill log mu and mu, (G,) each."""
     logits, bias, log_library = fields.logits, fields.bias, fields.log_library[cell]

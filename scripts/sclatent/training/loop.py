@@ -33,7 +33,7 @@ from sclatent.training.run import Best, Progress, Run
 
 
 class Loss(NamedTuple):
-    """The loss of a minibatch, in nats per cell."""
+    """The loss of a minibatch, in nats per cell: tensors, or numbers with their methods."""
 
     total: Tensor
     reconstruction: Tensor

@@ -88,15 +88,11 @@ def hold_to_plain(model, cells, precision, n_threads):
             expected, plain = evaluate(model, minibatch, None, train)
             found, fast = evaluate(model, minibatch, kernels, train)
             torch.testing.assert_close(found, expected, rtol=loss_tolerance, atol=1e-2)
-            assert_close(fast, plain, gradient_tolerance)
-
-
-def assert_close(found, expected, tolerance):
-    assert found.keys() == expected.keys()
-    total = sum(g.square().sum() for g in expected.values()) ** 0.5
-    for name in expected:
-        error, size = (found[name] - expected[name]).norm(), expected[name].norm()
-        assert error <= tolerance * (size + 0.01 * total), name
+            assert plain.keys() == fast.keys()
+            total = sum(g.square().sum() for g in plain.values()) ** 0.5
+            for name in plain:
+                error, size = (fast[name] - plain[name]).norm(), plain[name].norm()
+                assert error <= gradient_tolerance * (size + 0.01 * total), name
 
 
 @pytest.mark.parametrize("precision", TOLERANCES)
@@ -124,7 +120,13 @@ def test_the_loss_as_one_operator_is_that_of_its_parts_with_the_same_noise(
     torch.testing.assert_close(moved[0], moved[1])
     (loss, gradients), (expected, of_parts) = results
     torch.testing.assert_close(loss, expected, rtol=1e-6, atol=0)
-    assert_close(gradients, of_parts, 1e-5)
+    assert gradients.keys() == of_parts.keys()
+    largest = {name: gradient.abs().max().item() for name, gradient in of_parts.items()}
+    # sums in another order: rounding, of large terms too where they cancel
+    rounding = 1e-7 * max(largest.values())
+    for name, gradient in gradients.items():
+        error = (gradient - of_parts[name]).abs().max().item()
+        assert error <= 1e-5 * largest[name] + rounding, name
 
 
 @pytest.mark.parametrize("precision", TOLERANCES)
