@@ -1,10 +1,13 @@
 """Cluster the graph with Leiden at several resolutions."""
 
-from sclatent import files, job
+from sclatent import job
+
+job.start(snakemake)
+
+from sclatent import files
 from sclatent.cells.clusters import ClusterSettings, cluster_cells
 from sclatent.cells.graph import read_graph
 
-job.start(snakemake)
 settings = ClusterSettings(**snakemake.params.clusters)
 graph = read_graph(snakemake.input.graph)
 seed = int(snakemake.wildcards.seed)

@@ -1,10 +1,13 @@
 """Gather scores and costs; compare each latent with PCA, seed by seed, with intervals."""
 
-from sclatent import files, job
+from sclatent import job
+
+job.start(snakemake)
+
+from sclatent import files
 from sclatent.benchmark.comparison import gather, read_costs, read_scores, summarise_all
 from sclatent.benchmark.score import BenchmarkSettings
 
-job.start(snakemake)
 settings = BenchmarkSettings(**snakemake.params.benchmark)
 scores = read_scores(snakemake.input.scores, snakemake.input.controls)
 costs = read_costs(

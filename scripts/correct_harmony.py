@@ -1,10 +1,12 @@
 """Correct the PCA latent of a dataset for its batches with Harmony."""
 
 from sclatent import job
+
+job.start(snakemake)
+
 from sclatent.baselines.harmony import Harmony, correct_harmony
 from sclatent.data.store import read_latent, read_obs, write_latent
 
-job.start(snakemake)
 obs = read_obs(snakemake.input.cells)
 latent = correct_harmony(
     read_latent(snakemake.input.latent, cells=obs.index),

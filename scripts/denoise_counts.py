@@ -1,14 +1,16 @@
 """Write the expected expression of every cell under a trained model."""
 
+from sclatent import job
+
+job.start(snakemake)
+
 import numpy as np
 
-from sclatent import job
 from sclatent.data.chosen import read_counts
 from sclatent.data.store import write_expression
 from sclatent.models import saved
 from sclatent.models.posterior import denoise_blocks
 
-job.start(snakemake)
 names, settings = snakemake.wildcards, snakemake.params.denoise
 adata = read_counts(
     snakemake.input.cells, snakemake.input.genes, snakemake.input.splits, snakemake.params.memory_gb

@@ -1,13 +1,16 @@
 """Describe a finished run as an RO-Crate, and write the config that it ran with."""
 
+from sclatent import job
+
+job.start(snakemake)
+
 from pathlib import Path
 
 import yaml
 
-from sclatent import files, job, provenance
+from sclatent import files, provenance
 from sclatent.report.crate import describe
 
-job.start(snakemake)
 folder = Path(snakemake.output.crate).parent
 records = provenance.trace(snakemake.input, folder)
 config = yaml.safe_dump(snakemake.params.config, sort_keys=False, allow_unicode=True)

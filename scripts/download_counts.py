@@ -1,9 +1,11 @@
 """Download one file and put it in place once its size, type and hash are right."""
 
 from sclatent import job
-from sclatent.data.download import fetch
 
 job.start(snakemake)
+
+from sclatent.data.download import fetch
+
 sample = snakemake.params.sample
 fetch(
     sample["source"],

@@ -1,12 +1,14 @@
 """Gather counts, latents, labels, clusters and layouts of one seed in one h5ad."""
 
+from sclatent import job
+
+job.start(snakemake)
+
 from itertools import product
 
-from sclatent import job
 from sclatent.data.blocks import open_dataset, write_dataset
 from sclatent.report.export import gather
 
-job.start(snakemake)
 names = snakemake.params
 dataset = gather(
     open_dataset(snakemake.input.cells, splits=snakemake.input.splits),

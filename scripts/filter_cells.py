@@ -1,10 +1,13 @@
 """Drop empty droplets, dying cells and doublets, batch by batch, and count what went why."""
 
-from sclatent import files, job
+from sclatent import job
+
+job.start(snakemake)
+
+from sclatent import files
 from sclatent.data.blocks import open_dataset, write_dataset
 from sclatent.data.qc import Filters, filter_cells
 
-job.start(snakemake)
 filtered = filter_cells(open_dataset(snakemake.input.counts), Filters(**snakemake.params.filters))
 write_dataset(snakemake.output.cells, filtered.cells)
 files.write_table(snakemake.output.metrics, filtered.metrics)

@@ -1,13 +1,15 @@
 """Fit principal components on the training cells; project all."""
 
+from sclatent import job
+
+job.start(snakemake)
+
 import numpy as np
 
-from sclatent import job
 from sclatent.baselines.pca import LogNormalised, Pca, fit_pca
 from sclatent.data.chosen import read_counts
 from sclatent.data.store import write_latent
 
-job.start(snakemake)
 cells = read_counts(
     snakemake.input.cells, snakemake.input.genes, snakemake.input.splits, snakemake.params.memory_gb
 )

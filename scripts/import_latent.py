@@ -1,8 +1,12 @@
 """Bring in a model that scvi-tools trained; write the mean latent state of all cells."""
 
+from sclatent import job
+
+job.start(snakemake)
+
 import pandas as pd
 
-from sclatent import files, job
+from sclatent import files
 from sclatent.data.chosen import read_counts
 from sclatent.data.store import read_genes, write_latent
 from sclatent.models import saved
@@ -10,7 +14,6 @@ from sclatent.models.imports import adopt, check_genes
 from sclatent.models.published import read_published
 from sclatent.training.loop import predict
 
-job.start(snakemake)
 folder = snakemake.params.folder
 published = read_published(folder)
 check_genes(read_genes(snakemake.input.cells), published, folder)

@@ -1,11 +1,14 @@
 """Draw accuracy, reliability and confusions of the label classifiers on test labels."""
 
-from sclatent import files, job
+from sclatent import job
+
+job.start(snakemake)
+
+from sclatent import files
 from sclatent.data.store import read_obs
 from sclatent.figures.labels import plot_labels, read_test_labels
 from sclatent.figures.style import write_figure
 
-job.start(snakemake)
 tested = read_test_labels(
     snakemake.input.labels,
     snakemake.input.splits,

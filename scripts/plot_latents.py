@@ -1,11 +1,13 @@
 """Draw the first layout of every latent by cell type, batch and cluster."""
 
 from sclatent import job
+
+job.start(snakemake)
+
 from sclatent.data.store import read_obs
 from sclatent.figures.layouts import plot_latents, read_layouts, read_main_clusters
 from sclatent.figures.style import write_figure
 
-job.start(snakemake)
 names = snakemake.params
 obs = read_obs(snakemake.input.cells)
 layouts = read_layouts(snakemake.input.layouts, names.latents, obs.index, names.method)

@@ -1,12 +1,15 @@
 """Measure embeddings whose scores are known beforehand: shuffled cells, and the labels."""
 
-from sclatent import files, job
+from sclatent import job
+
+job.start(snakemake)
+
+from sclatent import files
 from sclatent.benchmark.controls import score_controls
 from sclatent.benchmark.score import BenchmarkSettings, prepare
 from sclatent.data.chosen import read_counts
 from sclatent.data.store import read_latent
 
-job.start(snakemake)
 cells = read_counts(
     snakemake.input.cells, snakemake.input.genes, snakemake.input.splits, snakemake.params.memory_gb
 )

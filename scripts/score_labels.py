@@ -1,10 +1,13 @@
 """Score every classifier on the test labels, beside the majority vote."""
 
-from sclatent import files, job
+from sclatent import job
+
+job.start(snakemake)
+
+from sclatent import files
 from sclatent.data.store import read_obs
 from sclatent.labels.scores import score_all
 
-job.start(snakemake)
 scores = score_all(
     snakemake.input.labels,
     snakemake.input.splits,

@@ -1,11 +1,14 @@
 """Measure one latent: labels on cells whose labels were hidden, batches on all cells."""
 
-from sclatent import files, job
+from sclatent import job
+
+job.start(snakemake)
+
+from sclatent import files
 from sclatent.benchmark.score import BenchmarkSettings, prepare, score_latent
 from sclatent.data.chosen import read_counts
 from sclatent.data.store import read_latent
 
-job.start(snakemake)
 cells = read_counts(
     snakemake.input.cells, snakemake.input.genes, snakemake.input.splits, snakemake.params.memory_gb
 )

@@ -1,12 +1,15 @@
 """Measure how likely a trained model finds held-out cells, by importance sampling."""
 
-from sclatent import files, job
+from sclatent import job
+
+job.start(snakemake)
+
+from sclatent import files
 from sclatent.benchmark.heldout import score_model
 from sclatent.data.chosen import read_counts
 from sclatent.models import saved
 from sclatent.training.loader import split_rows
 
-job.start(snakemake)
 params, seed = snakemake.params, int(snakemake.wildcards.seed)
 adata = read_counts(
     snakemake.input.cells, snakemake.input.genes, snakemake.input.splits, snakemake.params.memory_gb

@@ -1,10 +1,13 @@
 """Choose highly variable genes on the training cells, batch by batch."""
 
-from sclatent import files, job
+from sclatent import job
+
+job.start(snakemake)
+
+from sclatent import files
 from sclatent.data.blocks import open_dataset
 from sclatent.data.genes import Selection, select_genes
 
-job.start(snakemake)
 cells = open_dataset(snakemake.input.cells, splits=snakemake.input.splits)
 train = (cells.obs["cells_split"] == "train").to_numpy()
 genes = select_genes(

@@ -1,10 +1,13 @@
 """Decide which cells train, validate and test, and whose labels are seen, before all else."""
 
-from sclatent import files, job
+from sclatent import job
+
+job.start(snakemake)
+
+from sclatent import files
 from sclatent.data.splits import Shares, split_cells
 from sclatent.data.store import read_obs
 
-job.start(snakemake)
 splits = split_cells(
     read_obs(snakemake.input.cells),
     Shares(**snakemake.params.shares),

@@ -1,8 +1,12 @@
 """Train DCA on the training cells; write the bottleneck of all cells."""
 
+from sclatent import job
+
+job.start(snakemake)
+
 import pandas as pd
 
-from sclatent import files, job
+from sclatent import files
 from sclatent.data.chosen import read_counts
 from sclatent.data.store import write_latent
 from sclatent.models import saved
@@ -12,7 +16,6 @@ from sclatent.training.loader import gather_cells, split_rows
 from sclatent.training.loop import fit, predict
 from sclatent.training.plan import Training
 
-job.start(snakemake)
 seed = int(snakemake.wildcards.seed)
 training = Training(**snakemake.params.training)
 adata = read_counts(

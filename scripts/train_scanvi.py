@@ -1,8 +1,12 @@
 """Train scANVI with the labels that training may see; predict the type of every cell."""
 
+from sclatent import job
+
+job.start(snakemake)
+
 import pandas as pd
 
-from sclatent import files, job
+from sclatent import files
 from sclatent.data.chosen import read_counts
 from sclatent.data.store import write_latent
 from sclatent.labels.tables import labels_table, write_labels
@@ -14,7 +18,6 @@ from sclatent.training.loader import gather_cells, split_rows
 from sclatent.training.loop import fit, predict
 from sclatent.training.plan import Training
 
-job.start(snakemake)
 seed = int(snakemake.wildcards.seed)
 settings, training = Scanvi(**snakemake.params.model), Training(**snakemake.params.training)
 adata = read_counts(

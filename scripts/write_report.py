@@ -1,12 +1,15 @@
 """Write one self-contained page over all datasets, and the verdict in words."""
 
+from sclatent import job
+
+job.start(snakemake)
+
 from pathlib import Path
 
-from sclatent import files, job, provenance
+from sclatent import files, provenance
 from sclatent.report.page import describe, render
 from sclatent.report.verdict import verdict_text
 
-job.start(snakemake)
 config = snakemake.params.config
 layout = provenance.ROOT / "workflow/report"
 datasets = describe(

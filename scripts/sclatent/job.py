@@ -3,6 +3,7 @@
 import atexit
 import json
 import os
+import re
 import resource
 import sys
 import time
@@ -10,11 +11,13 @@ import traceback
 from functools import partial
 from pathlib import Path
 
-from sclatent import failures, files, provenance
+from sclatent import failures, files, forkserver, provenance
 from sclatent.errors import InputError, problem
 
-START = time.perf_counter()
 DEBUG = "SCLATENT_DEBUG"  # in the environment: show tracebacks on the terminal
+
+before: dict = {}
+"""What `spent` returned when the job began."""
 
 
 class Tee:
@@ -51,7 +54,8 @@ class Tee:
 def start(snakemake) -> None:
     """Begin a job: copy its output to its log, set its threads, make failures readable.
 
-    When the job ends well it leaves a record of itself (`provenance.record`).
+    It stands before all other imports of a script: a process that has them already may run it
+    (`forkserver`). When the job ends well it leaves a record of itself (`provenance.record`).
 
     Parameters
     ----------
@@ -60,6 +64,7 @@ def start(snakemake) -> None:
         it, is the number of threads; it comes from the config, never from ``--cores``, because it
         is part of the result's identity. Jobs without it use one thread.
     """
+    forkserver.hand_over(sys.argv[0])
     log = Path(snakemake.log[0])
     log.parent.mkdir(parents=True, exist_ok=True)
     name = " ".join([snakemake.rule, *map(str, snakemake.wildcards)])
@@ -70,6 +75,8 @@ def start(snakemake) -> None:
     sys.unraisablehook = keep
     provenance.place(snakemake).unlink(missing_ok=True)
     set_threads(int(snakemake.params.get("threads", 1)))
+    forkserver.preload(sys.argv[0])
+    before.update(spent())
     atexit.register(provenance.record, snakemake, provenance.now(), cost)
 
 
@@ -127,8 +134,32 @@ def set_threads(n_threads: int) -> None:
         sys.modules["torch"].set_num_threads(n_threads)
 
 
+def spent() -> dict:
+    """Return the clock, the CPU seconds of this process, and the MB that it holds."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return {
+        "wall_seconds": time.perf_counter(),
+        "cpu_seconds": usage.ru_utime + usage.ru_stime,
+        "peak_memory_mb": resident("VmRSS"),
+    }
+
+
+def resident(which: str) -> float:
+    """Return this process's resident set in MB: `VmRSS` now, `VmHWM` at its largest.
+
+    What the kernel tells of a process's resources counts the one that started it too; it serves
+    where there is no /proc.
+    """
+    try:
+        status = Path("/proc/self/status").read_text()
+        return int(re.search(rf"{which}:\s+(\d+) kB", status)[1]) * 1024 / 1e6
+    except (OSError, TypeError):
+        scale = 1e6 if sys.platform == "darwin" else 1e3
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / scale
+
+
 def cost(earlier: dict | None = None) -> dict:
-    """Return what the job cost so far.
+    """Return what the job cost so far, beyond the start of Python and its imports.
 
     Parameters
     ----------
@@ -138,18 +169,14 @@ def cost(earlier: dict | None = None) -> dict:
     Returns
     -------
     dict
-        `wall_seconds` (since the library was imported), `cpu_seconds` of this process and
-        `peak_memory_mb` (its largest resident set, with the imports).
+        `wall_seconds`, `cpu_seconds` of this process, and `peak_memory_mb`: how much larger than
+        at its start its resident set became.
     """
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    scale = 1e6 if sys.platform == "darwin" else 1e3
-    before = {"wall_seconds": 0.0, "cpu_seconds": 0.0, "peak_memory_mb": 0.0, **(earlier or {})}
-    wall, cpu = time.perf_counter() - START, usage.ru_utime + usage.ru_stime
-    return {
-        "wall_seconds": round(before["wall_seconds"] + wall, 3),
-        "cpu_seconds": round(before["cpu_seconds"] + cpu, 3),
-        "peak_memory_mb": max(before["peak_memory_mb"], round(usage.ru_maxrss / scale, 1)),
-    }
+    now = spent() | {"peak_memory_mb": resident("VmHWM")}
+    own = {name: round(value - before[name], 3) for name, value in now.items()}
+    earlier = earlier or dict.fromkeys(own, 0.0)
+    added = {name: round(own[name] + earlier[name], 3) for name in ("wall_seconds", "cpu_seconds")}
+    return added | {"peak_memory_mb": max(own["peak_memory_mb"], earlier["peak_memory_mb"])}
 
 
 def write_cost(path, earlier: dict | None = None) -> None:

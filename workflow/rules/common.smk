@@ -19,6 +19,12 @@ MODIFIER = workflow.modifier.path_modifier
 STARTED = time.time()
 MODELS = ("dca", "scvi", "scanvi")
 
+# Jobs of this process share one that has imported what they need (scripts/sclatent/forkserver.py).
+if workflow.is_main_process:
+    os.environ["SCLATENT_OWNER"] = str(os.getpid())
+else:
+    os.environ.pop("SCLATENT_OWNER", None)
+
 # What the user gave: on the command line, or as the config of `module sclatent:`.
 GIVEN = workflow.config_settings.overwrite_config
 if IS_MODULE:
