@@ -2,12 +2,14 @@
 # make test            set up .venv if needed, then run the tests
 # make test-faults     set up .venv if needed, then run the fault cases and print their table
 # make test-peers      set up .venv-peers if needed, then run the tests against published tools
-# make test-envs       run the workflow in an environment per group of rules, built from envs/
+# make test-envs       the tests of the environments in envs/, with packages from PyPI
 # make test-cluster    run the tests on a Slurm of one node, where there are root and its packages
+# make proofs          hours of tests that show more than those above do each time (docs/proofs.md)
 # make parity          set up .venv-peers if needed, then train here and in scvi-tools, side by side
 # make bench-schedule  compare learning rates and minibatches by the likelihood of held-out cells
 # make bench-training  set up .venv-peers if needed, then time training here beside scvi-tools
 # make bench-steps     set up .venv if needed, then see where the time of a training step goes
+# make bench-run       set up .venv if needed, then see where the time of a run goes
 # make bench-scaling   set up .venv if needed, then time every stage on 10k to 300k simulated cells
 # make bench-million   set up .venv if needed, then time the chain on a million simulated cells
 # make bench-loading   measure how fast minibatches come from disk, and the memory that takes
@@ -27,7 +29,7 @@ export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 # where the tests of the environments keep what they build
 test-envs: export SCLATENT_ENVS ?= .cache/envs
 
-.PHONY: run test test-faults test-peers test-envs test-cluster parity bench-schedule bench-training bench-steps bench-loading bench-scaling bench-million check format lock clean
+.PHONY: run test test-faults test-peers test-envs test-cluster proofs parity bench-schedule bench-training bench-steps bench-loading bench-run bench-scaling bench-million check format lock clean
 
 run: .venv/ready
 	@echo "sclatent: running the workflow on the embedded default; results and report go to results/"
@@ -47,7 +49,7 @@ test-peers: .venv-peers/ready
 	  tests/peers tests/unit/kernels/cuda $(ARGS)
 
 test-envs: .venv/ready
-	@echo "sclatent: running the workflow in an environment per group of rules (3 GB in $(SCLATENT_ENVS))"
+	@echo "sclatent: running the workflow in environments built from PyPI (3 GB in $(SCLATENT_ENVS))"
 	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest tests/envs $(ARGS)
 
 test-cluster: .venv/ready
@@ -55,6 +57,12 @@ test-cluster: .venv/ready
 	@tests/cluster/slurm.sh start || true
 	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist worksteal -rs tests/cluster $(ARGS); \
 	  status=$$?; tests/cluster/slurm.sh stop; exit $$status
+
+proofs:
+	@SCLATENT_PROOFS=1 $(MAKE) test-faults ARGS="-m chaos -s"
+	@SCLATENT_PROOFS=1 $(MAKE) test-cluster ARGS="-k through_sbatch"
+	@$(MAKE) test-envs
+	@$(MAKE) parity
 
 parity: .venv-peers/ready
 	@echo "sclatent: training scVI and scANVI here and in scvi-tools on the same cells"
@@ -70,6 +78,10 @@ bench-training: .venv-peers/ready
 
 bench-steps: .venv/ready
 	@PYTHONPATH=scripts OMP_NUM_THREADS=1 .venv/bin/python -W ignore benchmarks/steps.py $(ARGS)
+
+bench-run: .venv/ready
+	@echo "sclatent: timing a whole run; this takes a quiet machine"
+	@PYTHONPATH=scripts .venv/bin/python -W ignore benchmarks/run.py $(ARGS)
 
 bench-scaling: .venv/ready
 	@echo "sclatent: timing the workflow on 10k to 300k simulated cells; this takes a quiet machine"
@@ -109,18 +121,25 @@ clean:
 	rm -rf results/*/ results/{report.html,verdict.txt,config.yaml,ro-crate-metadata.json}
 
 .venv/ready: requirements.lock
-.venv-peers/ready: requirements.lock requirements-peers.lock
-
-.venv/ready .venv-peers/ready:
 	@test -n "$(PYTHON)" && $(PYTHON) -c '$(RECENT)' \
 	  || { echo "sclatent needs Python 3.11 or later; set PYTHON=/path/to/python"; exit 1; }
 	@echo "sclatent: installing the pinned packages into $(@D) (once, about 2 GB)"
 	@rm -rf $(@D)
 	@if command -v uv >/dev/null; then \
 	  uv venv --quiet --python $(PYTHON) $(@D) && \
-	  uv pip install --quiet --compile-bytecode --python $(@D)/bin/python $(^:%=-r %); \
+	  uv pip install --quiet --compile-bytecode --python $(@D)/bin/python -r requirements.lock; \
 	else \
 	  $(PYTHON) -m venv $(@D) && \
-	  $(@D)/bin/python -m pip install -qq --disable-pip-version-check $(^:%=-r %); \
+	  $(@D)/bin/python -m pip install -qq --disable-pip-version-check -r requirements.lock; \
 	fi
+	@touch $@
+
+# on top of .venv, whose packages it sees: the lock of the peers holds only what they need beside these
+.venv-peers/ready: .venv/ready requirements-peers.lock
+	@echo "sclatent: installing the published tools into $(@D) (once)"
+	@rm -rf $(@D)
+	@.venv/bin/python -m venv $(@D)
+	@.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+	  >"$$($(@D)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/base.pth"
+	@$(@D)/bin/python -m pip install -qq --disable-pip-version-check --no-deps -r requirements-peers.lock
 	@touch $@

@@ -1,12 +1,13 @@
-"""Run the real Snakefile on a file of counts, and watch what each job takes.
+"""Run the real Snakefile on a file of counts, and see what each job took.
 
-Snakemake runs a rule's script as a process of its own. From outside, the process and those that it
-starts are looked at some times a second: nothing in the workflow has to be changed. This reads
-/proc, so it needs Linux.
+Each job leaves a record beside its log. What all processes hold at once is looked at from outside,
+some times a second, in /proc: this needs Linux.
 """
 
+import contextlib
+import json
 import os
-import re
+import signal
 import subprocess
 import sys
 import time
@@ -16,38 +17,30 @@ from typing import NamedTuple
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
-SCRIPT = re.compile(r"\S*/tmp[a-z0-9_]+\.(\w+)\.py")
-"""The copy of a rule's script that Snakemake runs, with the name of the rule."""
-INTERVAL = 0.25
-"""Seconds between two looks, which cost 4 ms each."""
-TICKS = os.sysconf("SC_CLK_TCK")
+INTERVAL = 0.5
+"""Seconds between two looks."""
+ADDED = ("start_seconds", "seconds", "cpu_seconds")
+"""What adds up over the jobs of a rule."""
 
 
 class Job(NamedTuple):
     """What one job took."""
 
     rule: str
-    start: float  # seconds since the run began
-    seconds: float
-    cpu_seconds: float
-    peak_mb: float  # the largest resident set, its child processes added
+    started: str  # ISO 8601
+    start_seconds: float  # until its own work began: Python, imports, a place in the server's queue
+    seconds: float  # of its own work
+    cpu_seconds: float  # of its own work
+    peak_mb: float  # the largest resident set, with the packages
 
 
 class Run(NamedTuple):
     """What a run of the workflow took."""
 
     seconds: float
-    peak_mb: float  # the most that Snakemake and all its jobs had at once
+    peak_mb: float  # the most that Snakemake and all its jobs had at once, shared pages once
     jobs: list
     complete: bool  # whether Snakemake ended well
-
-
-class Process(NamedTuple):
-    """A process, as /proc shows it."""
-
-    parent: int
-    cpu_seconds: float
-    mb: float
 
 
 def configure(source: Path, **sections) -> dict:
@@ -74,7 +67,7 @@ def configure(source: Path, **sections) -> dict:
     }
 
 
-def run_workflow(folder: Path, config: dict, targets=(), cores: int = 2, overlays=()) -> Run:
+def run_workflow(folder: Path, config: dict | None, targets=(), cores: int = 2, overlays=()) -> Run:
     """Run the workflow in a folder and return what its jobs took.
 
     Parameters
@@ -82,7 +75,7 @@ def run_workflow(folder: Path, config: dict, targets=(), cores: int = 2, overlay
     folder
         Gains config.yaml, results/ and snakemake.log.
     config
-        As `configure` gives it.
+        As `configure` gives it; None for the default.
     targets
         Files to make; all by default.
     cores
@@ -93,100 +86,88 @@ def run_workflow(folder: Path, config: dict, targets=(), cores: int = 2, overlay
     if not Path("/proc/self/stat").is_file():
         sys.exit("the jobs are watched through /proc, which only Linux has")
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    files = [Path(overlay).resolve() for overlay in overlays]
+    if config is not None:
+        files.insert(0, folder / "config.yaml")
+        files[0].write_text(yaml.safe_dump(config))
     command = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile"]
-    command += ["--cores", cores, "--directory", folder, *targets, "--configfile"]
-    command += [folder / "config.yaml", *(Path(overlay).resolve() for overlay in overlays)]
+    command += ["--cores", cores, "--directory", folder, *targets]
+    command += ["--configfile", *files] if files else []
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     with open(folder / "snakemake.log", "w") as log:
         options = {"stdout": log, "stderr": subprocess.STDOUT, "env": environment}
-        running = subprocess.Popen([*map(str, command)], **options)
-        run = watch(running)
+        running = subprocess.Popen([*map(str, command)], start_new_session=True, **options)
+        try:
+            run = watch(running, folder / "results")
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(running.pid, signal.SIGTERM)
     if running.returncode:
         lines = (folder / "snakemake.log").read_text().splitlines()
         print("\n".join([*lines[-25:], "ERROR the workflow failed"]), flush=True)
     return run
 
 
-def watch(running: subprocess.Popen) -> Run:
+def watch(running: subprocess.Popen, results: Path) -> Run:
     """Look at a run of Snakemake until it ends, and say when a job is done."""
-    began, peak, alive, done = time.perf_counter(), 0.0, {}, []
+    began, peak = time.perf_counter(), 0.0
+    there = set(records(results))
+    done = {}
     while True:
         ended = running.poll() is not None
-        table, now = processes(), time.perf_counter() - began
-        family = descendants(table, running.pid)
-        peak = max(peak, sum(table[pid].mb for pid in family))
-        found = {pid: rule for pid in family if (rule := rule_of(pid))}
-        for pid in set(alive) - set(found):
-            done.append(alive.pop(pid))
-            job = done[-1]
-            print(
-                f"{now:6.0f} s  {job.rule}: {job.seconds:.1f} s, {job.peak_mb:.0f} MB", flush=True
-            )
-        for pid, rule in found.items():
-            before = alive.get(pid, Job(rule, now - INTERVAL / 2, 0.0, 0.0, 0.0))
-            parts = [table[part] for part in descendants(table, pid)]
-            cpu = sum(part.cpu_seconds for part in parts)
-            mb = max(sum(part.mb for part in parts), high_water(pid))
-            alive[pid] = before._replace(
-                seconds=now - before.start + INTERVAL / 2,
-                cpu_seconds=max(before.cpu_seconds, cpu),
-                peak_mb=max(before.peak_mb, mb),
-            )
+        now = time.perf_counter() - began
+        peak = max(peak, sum(map(held, session(running.pid))))
+        for path in records(results):
+            if path not in there and path not in done:
+                job = done[path] = job_of(json.loads(path.read_text()))
+                what = f"{job.start_seconds:.1f} + {job.seconds:.1f} s, {job.peak_mb:.0f} MB"
+                print(f"{now:6.0f} s  {job.rule}: {what}", flush=True)
         if ended:
-            jobs = sorted(done, key=lambda job: job.start)
+            jobs = sorted(done.values(), key=lambda job: job.started)
+            peak = max([peak, *(job.peak_mb for job in jobs)])  # which may lie between two looks
             return Run(now, peak, jobs, running.returncode == 0)
         time.sleep(INTERVAL)
 
 
-def processes() -> dict[int, Process]:
-    """Return all processes by number; what ended meanwhile is left out."""
-    table, page = {}, os.sysconf("SC_PAGE_SIZE") / 1e6
+def records(results: Path) -> list[Path]:
+    """Return the records of the jobs that have ended."""
+    return [*results.glob("logs/**/*.json"), *results.glob("*/logs/**/*.json")]
+
+
+def job_of(record: dict) -> Job:
+    """Return what a job took, from its record."""
+    cost, process = record["cost"], record["process"]
+    own = cost["wall_seconds"], cost["cpu_seconds"], process["peak_memory_mb"]
+    return Job(record["rule"], record["started"], process["start_seconds"], *own)
+
+
+def session(leader: int) -> list[int]:
+    """Return the processes that the leader of a session has started, and itself."""
+    found = []
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
-            try:
+            with contextlib.suppress(OSError):
                 fields = (folder / "stat").read_text().rpartition(")")[2].split()
-            except OSError:
-                continue
-            cpu = sum(map(int, fields[11:15])) / TICKS  # its own and that of ended children
-            table[int(folder.name)] = Process(int(fields[1]), cpu, int(fields[21]) * page)
-    return table
+                found += [int(folder.name)] if int(fields[3]) == leader else []
+    return found
 
 
-def descendants(table: dict, pid: int) -> list[int]:
-    """Return a process and all that it has started, directly or not."""
-    family = [pid] if pid in table else []
-    for member in family:
-        family += [child for child, process in table.items() if process.parent == member]
-    return family
-
-
-def rule_of(pid: int) -> str | None:
-    """Return the rule whose script a process runs."""
-    try:
-        words = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
-    except OSError:
-        return None
-    return next((match[1] for match in map(SCRIPT.fullmatch, words) if match), None)
-
-
-def high_water(pid: int) -> float:
-    """Return the largest resident set that a process has had, in MB."""
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except OSError:
-        return 0.0
-    return next((int(line.split()[1]) * 1.024e-3 for line in lines if "VmHWM" in line), 0.0)
+def held(pid: int) -> float:
+    """Return what a process holds, in MB: of a page that several share, its share."""
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        return next(int(line.split()[1]) * 1.024e-3 for line in lines if line.startswith("Pss:"))
+    return 0.0
 
 
 def by_rule(jobs: list) -> list[dict]:
     """Return what the jobs of each rule took together, in the order in which the rules began."""
     table = {}
     for job in jobs:
-        nothing = {"rule": job.rule, "jobs": 0, "seconds": 0.0, "cpu_seconds": 0.0, "peak_mb": 0.0}
-        row = table.setdefault(job.rule, nothing)
+        nothing = dict.fromkeys(("jobs", *ADDED, "peak_mb"), 0)
+        row = table.setdefault(job.rule, {"rule": job.rule, **nothing})
         row["jobs"] += 1
-        row["seconds"] += job.seconds
-        row["cpu_seconds"] += job.cpu_seconds
+        for name in ADDED:
+            row[name] += getattr(job, name)
         row["peak_mb"] = max(row["peak_mb"], job.peak_mb)
     return list(table.values())

@@ -33,6 +33,7 @@ from functools import partial
 from pathlib import Path
 
 OWNER = "SCLATENT_OWNER"  # in the environment: the process whose jobs share a server
+ALONE = "SCLATENT_ALONE"  # in the environment, of any value: each job runs by itself
 SIGNALS = (
     signal.SIGTERM,
     signal.SIGUSR1,
@@ -44,26 +45,46 @@ served = False
 """Whether this process is a child of the server."""
 
 
+def birth() -> float:
+    """Return when this process began, by the monotonic clock; now where the system does not say."""
+    now = time.monotonic()
+    try:
+        fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+        age = time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    except OSError:
+        return now
+    return now - age
+
+
+began = birth()
+"""When the job's own process began; in the server's child too."""
+
+
 def place(owner: int) -> Path:
     """Return the folder of the sockets of a run."""
     return Path(tempfile.gettempdir(), f"sclatent-{os.getuid()}-{owner}")
 
 
-def hand_over(script: str) -> None:
+def hand_over(script: str) -> float:
     """Let the server run a script and end as it ends; return where it is to run here.
 
     Parameters
     ----------
     script
         The file that Snakemake runs.
+
+    Returns
+    -------
+    float
+        When the job began, by the monotonic clock.
     """
     owner = os.environ.get(OWNER)
-    if served or not owner or sys.platform != "linux":
-        return
-    with contextlib.suppress(OSError):
-        server = connect(int(owner))
-        ask(server, script)
-        wait(server)
+    if owner and not served and ALONE not in os.environ and sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            server = connect(int(owner))
+            ask(server, script)
+            wait(server)
+    return began
 
 
 def connect(owner: int) -> socket.socket:
@@ -119,7 +140,8 @@ forkserver.serve({listener.fileno()}, {owner})"""
 
 def ask(server: socket.socket, script: str) -> None:
     """Send what a child needs to run a script as this process would."""
-    request = {"script": script, "cwd": os.getcwd(), "env": dict(os.environ), "path": sys.path}
+    request = {"script": script, "began": began, "path": sys.path}
+    request |= {"cwd": os.getcwd(), "env": dict(os.environ)}
     socket.send_fds(server, [b"\n"], [0, 1, 2])
     server.sendall(f"{json.dumps(request)}\n".encode())
 
@@ -249,8 +271,8 @@ def load(names: list[str]) -> None:
 
 def run(request: dict, streams: list[int], reported: int, former: dict) -> None:
     """Be the job: run its script in this child, report what it imported, and end."""
-    global served
-    served = True
+    global served, began
+    served, began = True, request["began"]
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     for number, handler in former.items():
         signal.signal(number, handler)

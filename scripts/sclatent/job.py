@@ -64,7 +64,7 @@ def start(snakemake) -> None:
         it, is the number of threads; it comes from the config, never from ``--cores``, because it
         is part of the result's identity. Jobs without it use one thread.
     """
-    forkserver.hand_over(sys.argv[0])
+    began = forkserver.hand_over(sys.argv[0])
     log = Path(snakemake.log[0])
     log.parent.mkdir(parents=True, exist_ok=True)
     name = " ".join([snakemake.rule, *map(str, snakemake.wildcards)])
@@ -77,7 +77,8 @@ def start(snakemake) -> None:
     set_threads(int(snakemake.params.get("threads", 1)))
     forkserver.preload(sys.argv[0])
     before.update(spent())
-    atexit.register(provenance.record, snakemake, provenance.now(), cost)
+    started = round(time.monotonic() - began, 3)
+    atexit.register(provenance.record, snakemake, provenance.now(), cost, partial(process, started))
 
 
 def explain(snakemake, kind, error, trace) -> None:
@@ -177,6 +178,11 @@ def cost(earlier: dict | None = None) -> dict:
     earlier = earlier or dict.fromkeys(own, 0.0)
     added = {name: round(own[name] + earlier[name], 3) for name in ("wall_seconds", "cpu_seconds")}
     return added | {"peak_memory_mb": max(own["peak_memory_mb"], earlier["peak_memory_mb"])}
+
+
+def process(started: float) -> dict:
+    """Return what its process adds to a job: seconds until it began, and MB with all packages."""
+    return {"start_seconds": started, "peak_memory_mb": round(resident("VmHWM"), 1)}
 
 
 def write_cost(path, earlier: dict | None = None) -> None:

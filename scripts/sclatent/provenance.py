@@ -53,7 +53,7 @@ def place(snakemake) -> Path:
     return Path(snakemake.log[0]).with_suffix(".json")
 
 
-def record(snakemake, started: str, cost) -> None:
+def record(snakemake, started: str, cost, process) -> None:
     """Write the record of a job that has made all its outputs; of one that failed there is none.
 
     Parameters
@@ -62,8 +62,8 @@ def record(snakemake, started: str, cost) -> None:
         The object that Snakemake gives a script.
     started
         When the job began, as `now` says it.
-    cost
-        A function that returns what the job cost.
+    cost, process
+        Functions that return what the job cost, and what its process adds to that.
     """
     if not all(Path(output).exists() for output in snakemake.output):
         return
@@ -79,6 +79,7 @@ def record(snakemake, started: str, cost) -> None:
         "started": started,
         "ended": now(),
         "cost": cost(),
+        "process": process(),
         "machine": {"cpu": cpu(), "system": f"{platform.system()} {platform.machine()}"},
         "versions": versions(),
         "lock": files.sha256(ROOT / "requirements.lock"),

@@ -16,9 +16,9 @@ import yaml
 
 CONF = Path(os.environ.get("SLURM_TEST_DIR", "/tmp/sclatent-slurm"), "slurm.conf")
 LINK = Path("/etc/slurm/slurm.conf")
-WHOLE = "SCLATENT_CLUSTER_WHOLE"
-"""Set, it sends the default config instead of a small one, which takes as long as a default run."""
-PATIENCE = 7200 if WHOLE in os.environ else 2400
+PROOFS = "SCLATENT_PROOFS" in os.environ
+"""Whether the default config is sent instead of a small one: make proofs."""
+PATIENCE = 7200 if PROOFS else 2400
 """Seconds until a test gives up: other work may share the machine."""
 SMALL = {
     "seeds": [0],
@@ -155,7 +155,7 @@ def slurm():
 @pytest.fixture
 def run(root, tmp_path, slurm) -> Run:
     """The workflow in an empty folder, with the default datasets."""
-    return Run(root, tmp_path, {} if WHOLE in os.environ else SMALL)
+    return Run(root, tmp_path, {} if PROOFS else SMALL)
 
 
 @pytest.fixture(scope="session")

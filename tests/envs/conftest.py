@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import threading
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -21,28 +22,43 @@ HERE = Path(__file__).parent
 
 
 @pytest.fixture(scope="session")
-def cache() -> Path:
-    """The folder that keeps environments, or a skip that says why."""
+def cache(tmp_path_factory) -> Path:
+    """The folder of the environments: a temporary one, or the one that SCLATENT_ENVS names."""
     if "SCLATENT_ENVS" not in os.environ:
-        pytest.skip(
-            "builds 3 GB of environments: make test-envs, or name a folder in SCLATENT_ENVS"
-        )
+        return tmp_path_factory.mktemp("envs")
     folder = Path(os.environ["SCLATENT_ENVS"]).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
 @pytest.fixture(scope="session")
-def lean(root, cache) -> Path:
+def locked() -> dict[str, str]:
+    """What tells the stand-in for conda to link the packages that are installed here.
+
+    Where SCLATENT_ENVS names a folder to keep the environments in, they come from PyPI.
+    """
+    return {} if "SCLATENT_ENVS" in os.environ else {"LOCKED": sysconfig.get_path("purelib")}
+
+
+@pytest.fixture(scope="session")
+def lean(root, cache, locked) -> Path:
     """An environment with Snakemake and what it needs, at the lock's versions, and nothing else."""
     lock = root / "requirements.lock"
     folder = cache / f"snakemake-{hashlib.sha256(lock.read_bytes()).hexdigest()[:12]}"
-    if not (folder / "ready").exists():
-        shutil.rmtree(folder, ignore_errors=True)
+    if (folder / "ready").exists():
+        return folder
+    shutil.rmtree(folder, ignore_errors=True)
+    if locked:
+        version = importlib.metadata.version("snakemake")
+        (cache / "snakemake.yaml").write_text(f"dependencies: [snakemake ={version}]")
+        command = [sys.executable, HERE / "stand_in/bin/conda", "env", "create", "--file"]
+        command += [cache / "snakemake.yaml", "--prefix", folder]
+        subprocess.run(command, check=True, env=os.environ | locked)
+    else:
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
         pip = [folder / "bin/python", "-m", "pip", "install", "--quiet"]
         subprocess.run([*pip, "--constraint", lock, "snakemake"], check=True)
-        (folder / "ready").touch()
+    (folder / "ready").touch()
     return folder
 
 
@@ -78,14 +94,15 @@ def owned(prefix: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def chain(root, cache, lean, tmp_path_factory) -> list[Job]:
+def chain(root, cache, lean, locked, tmp_path_factory) -> list[Job]:
     """The jobs of every rule: a dataset up to the report, then other sources and a model."""
     folder = tmp_path_factory.mktemp("chain")
     (folder / "records").mkdir()
     write_counts(folder)
     config = yaml.safe_load((HERE / "config.yaml").read_text())
     sources = config.pop("sources")
-    run(root, folder, cache, lean, config)
+    run = partial(run_chain, root, folder, cache, lean, locked)
+    run(config)
     config["latents"].append("scvi_bought")
     exported = "results/toy/latent/scvi/seed0.scvi-tools"
     config["datasets"]["toy"]["models"] = {"scvi_bought": exported}
@@ -94,7 +111,7 @@ def chain(root, cache, lean, tmp_path_factory) -> list[Job]:
         for name, source in sources.items():
             config["datasets"][name] = {"source": source.format(address=address)}
             wanted.append(f"results/{name}/data/cells.h5ad")
-        run(root, folder, cache, lean, config, *wanted)
+        run(config, *wanted)
     return list(map(job, (folder / "records").glob("*.py.json")))
 
 
@@ -130,14 +147,25 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
         """Say nothing."""
 
 
-def run(root: Path, folder: Path, cache: Path, lean: Path, config: dict, *targets: str) -> None:
+def run_chain(
+    root: Path, folder: Path, cache: Path, lean: Path, locked: dict, config: dict, *targets: str
+) -> None:
     """Run the workflow through the stand-in for conda."""
     file = folder / "my.yaml"
     file.write_text(yaml.safe_dump(config))
     environment = {key: os.environ[key] for key in os.environ if key != "VIRTUAL_ENV"}
     path = [HERE / "stand_in/bin", lean / "bin", os.environ["PATH"]]
-    environment |= {"PATH": ":".join(map(str, path)), "RECORDS": str(folder / "records")}
-    command = [lean / "bin/snakemake", *targets, "--snakefile", root / "Snakefile", "--cores", "2"]
+    environment |= {"PATH": ":".join(map(str, path)), "RECORDS": str(folder / "records")} | locked
+    command = [
+        lean / "bin/python",
+        "-m",
+        "snakemake",
+        *targets,
+        "--snakefile",
+        root / "Snakefile",
+        "--cores",
+        "2",
+    ]
     command += ["--profile", root / "profiles/conda", "--conda-prefix", cache / "conda"]
     done = subprocess.run(
         [*command, "--configfile", file],

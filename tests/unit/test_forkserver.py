@@ -137,12 +137,14 @@ def test_a_job_ends_when_what_it_is_for_is_killed(owner, whom):
 
 
 @pytest.mark.parametrize(
-    "reason", ["no owner", "the owner ended", "a folder that others may enter"]
+    "reason", ["no owner", "it is told to", "the owner ended", "a folder that others may enter"]
 )
 def test_where_there_can_be_no_server_a_job_runs_by_itself(owner, reason):
     environment = {}
     if reason == "no owner":
         environment["SCLATENT_OWNER"] = ""
+    elif reason == "it is told to":
+        environment["SCLATENT_ALONE"] = "1"
     elif reason == "the owner ended":
         owner.end()
     else:

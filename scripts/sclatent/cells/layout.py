@@ -8,6 +8,7 @@ clustered or scored on it.
 
 from __future__ import annotations
 
+import contextlib
 import time
 import warnings
 from collections.abc import Callable
@@ -64,7 +65,8 @@ def lay_out_umap(latent: np.ndarray, graph: Graph, settings: LayoutSettings) -> 
         As `gather` makes it.
     """
     umap = import_umap()
-    a, b = umap.find_ab_params(1.0, settings.min_dist)
+    # in single precision, as the layout is: powers are most of the time
+    a, b = map(np.float32, umap.find_ab_params(1.0, settings.min_dist))
     start = spectral_start(latent, graph)
 
     def lay_out(seed: int) -> np.ndarray:
@@ -93,10 +95,15 @@ def lay_out_umap(latent: np.ndarray, graph: Graph, settings: LayoutSettings) -> 
 
 
 def import_umap():
-    """Import UMAP's functions without its warning that TensorFlow is absent."""
+    """Import UMAP's functions without its warning that TensorFlow is absent.
+
+    The loop of a layout is compiled once per installation, where the compiled code can be kept.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        from umap import umap_
+        from umap import layouts, umap_
+    with contextlib.suppress(AttributeError, RuntimeError):  # another release; nowhere to keep it
+        layouts._nb_optimize_layout_euclidean_single_epoch.enable_caching()
     return umap_
 
 
