@@ -38,7 +38,7 @@ SIGNALS = (
     signal.SIGTERM,
     signal.SIGUSR1,
 )  # passed on; SIGINT goes to all of a terminal's processes
-THREADS = ("OMP", "MKL", "OPENBLAS", "NUMBA", "NUMEXPR")
+THREADS = ("OMP", "MKL", "OPENBLAS", "NUMEXPR")  # numba starts none before it needs them
 PR_SET_PDEATHSIG = 1  # of prctl: the signal that a process gets when its parent ends
 
 served = False
