@@ -108,6 +108,7 @@ lock:
 clean:
 	rm -rf results/*/ results/{report.html,verdict.txt,config.yaml,ro-crate-metadata.json}
 
+# The .pth lets Snakemake find our plugin, which says what is wrong with a config file.
 .venv/ready: requirements.lock
 .venv-peers/ready: requirements.lock requirements-peers.lock
 
@@ -123,4 +124,5 @@ clean:
 	  $(PYTHON) -m venv $(@D) && \
 	  $(@D)/bin/python -m pip install -qq --disable-pip-version-check $(^:%=-r %); \
 	fi
+	@echo ../../../../workflow/plugin >"$$(echo $(@D)/lib/python*/site-packages)/sclatent.pth"
 	@touch $@

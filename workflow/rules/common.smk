@@ -349,6 +349,8 @@ onsuccess:
     print(f"The run took {duration(time.time() - STARTED)}.")
     if not (GIVEN or {}).get("datasets"):
         manual = shown(HERE / "config/README.md")
-        print(f"For your data, describe them in a file as {manual} does, such as my.yaml; then:")
+        print(
+            f"For your data, describe them in a file as {manual} does, such as my.yaml; then:"
+        )
         print(f"{command()} --configfile my.yaml")
     sys.stdout.flush()

@@ -45,23 +45,32 @@ class Bars:
 
 
 def drawn(run: Run, width: int, height: int) -> Group:
-    """Return the bars of a run that fit into a terminal of so many columns and rows.
+    """Return the bars of a run, for the lower half of a terminal of so many columns and rows.
 
     Below the bar of all jobs stand the rules with running jobs, each with a line for every such
-    job; then those that have not ended, then those that have, as far as there are rows.
+    job, then those that are done in part. The others are counted.
     """
-    names = [*run.rules, "all jobs"]
-    layout = min(max(map(len, names)), width // 2), 2 * len(str(run.count(2))) + 1, width
+    digits, widest = 2 * len(str(run.count(2))) + 1, max(map(len, [*run.rules, "all jobs"]))
+    layout = min(widest, width // 2), digits, width
     took = clock(time.time() - run.began)
     rows = [bar("all jobs", [run.count(column) for column in range(3)], took, *layout)]
     running = {rule: [job for job in run.jobs.values() if job.rule == rule] for rule in run.rules}
-    for rule in sorted(run.rules, key=lambda rule: (not running[rule], has_ended(run.rules[rule]))):
-        jobs = running[rule]
-        rows.append(bar(rule, run.rules[rule], state(jobs), *layout))
-        rows += [Text(spoken(job)[:width], style="cyan") for job in jobs if job.runs]
-    room = max(1, height - 2)
-    more = len(rows) - room
-    return Group(*rows[:room], *([Text(f"... {more} more", style="dim")] if more > 0 else []))
+    for rule in sorted(run.rules, key=lambda rule: not running[rule]):
+        jobs, counts = running[rule], run.rules[rule]
+        if jobs or (any(counts[:2]) and not has_ended(counts)):
+            rows.append(bar(rule, counts, state(jobs), *layout))
+            rows += [Text(spoken(job)[:width], style="cyan") for job in jobs if job.runs]
+    room = max(2, height // 2) - 1
+    rows[room:] = [Text("...", style="dim")] if len(rows) > room else []
+    return Group(*rows, Text(others(run)[:width], style="dim"))
+
+
+def others(run: Run) -> str:
+    """Return how many rules have ended, and how many wait for others."""
+    ended = sum(map(has_ended, run.rules.values()))
+    begun = {job.rule for job in run.jobs.values()}
+    begun |= {rule for rule, counts in run.rules.items() if any(counts[:2])}
+    return f"{ended} of {len(run.rules)} rules have ended, {len(run.rules.keys() - begun)} wait"
 
 
 def has_ended(counts: list[int]) -> bool:
