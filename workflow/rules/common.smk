@@ -348,9 +348,6 @@ onsuccess:
         print(verdict.read_text().replace(report, shown(report)))
     print(f"The run took {duration(time.time() - STARTED)}.")
     if not (GIVEN or {}).get("datasets"):
-        manual = shown(HERE / "config/README.md")
-        print(
-            f"For your data, describe them in a file as {manual} does, such as my.yaml; then:"
-        )
+        print(f"For your data, write my.yaml as {shown(HERE / 'config/README.md')} says, then:")
         print(f"{command()} --configfile my.yaml")
     sys.stdout.flush()

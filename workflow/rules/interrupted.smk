@@ -108,7 +108,5 @@ onerror:
         partial.write_text(json.dumps(failed, indent=1, ensure_ascii=False) + "\n")
         partial.replace(ERRORS)
         print("", *dict.fromkeys(line for lines in failed.values() for line in lines), sep="\n")
-        print(
-            f"More is in {', '.join(map(shown, failed))}. Then go on with: {command()}",
-            flush=True,
-        )
+        print(f"More is in {', '.join(map(shown, failed))}.")
+    print(f"Then go on with: {command()}", flush=True)

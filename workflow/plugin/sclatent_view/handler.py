@@ -30,6 +30,7 @@ LEFT_OUT = (
     "WorkflowError:\nAt least one job did not complete",
 )
 AGAIN = re.compile(r"Trying to restart job (\d+)\.")
+ENDED = re.compile(r"\.(\w+)\.py' (?:returned non-zero|died with) ([\w .:<>]+)\.")
 SUBMITTED = " has been submitted with "
 STYLES = {"WARNING": "yellow", "NOTE": "cyan"}
 
@@ -86,7 +87,7 @@ class Handler(logging.Handler):
     def __init__(self, own: logging.Handler, view):
         super().__init__()
         self.own, self.view, self.run = own, view, Run()
-        self.failed = {}
+        self.failed, self.status = {}, {}
         self.over = threading.Event()
         self.watch = None
         self.events = {
@@ -171,7 +172,8 @@ class Handler(logging.Handler):
         self.failed[number] = job
         self.listen(job)
         why = [message] if message else []
-        why += job.errors[:1] or ["it was ended from outside, or before it could say why"]
+        status = self.status.pop(job.rule, "without a word")
+        why += job.errors[:1] or ([] if message else [f"it ended with {status}"])
         more = [f"and {len(job.errors) - 1} more"] if len(job.errors) > 1 else []
         log = [f"log: {job.log.path}"] if job.log else []
         beside = f" ({', '.join(more + log)})" if more + log else ""
@@ -180,11 +182,13 @@ class Handler(logging.Handler):
     def message(self, record) -> None:
         """Show what else Snakemake says."""
         text = self.own.format(record)
-        again = AGAIN.match(text)
-        if again and (job := self.failed.pop(int(again[1]), None)):
+        again, ended = AGAIN.match(text), ENDED.search(text)
+        if ended:  # of a job that failed: Snakemake's record of that follows
+            self.status[ended[1]] = ended[2]
+        elif again and (job := self.failed.pop(int(again[1]), None)):
             self.run.again(job.rule)
             self.view.say(f"NOTE {job.name}: it is tried again", STYLES["NOTE"])
-        elif text and not is_left_out(record) and not of_a_job(record):
+        elif text and not is_left_out(record):
             style = "red" if record.levelno >= logging.ERROR else ""
             self.view.say(text, "yellow" if record.levelno == logging.WARNING else style)
 
@@ -206,8 +210,3 @@ def is_left_out(record: logging.LogRecord) -> bool:
     """Say whether a record is about what the view says better, or not at all."""
     text = str(record.msg or "")
     return text.startswith(LEFT_OUT) or SUBMITTED in text
-
-
-def of_a_job(record: logging.LogRecord) -> bool:
-    """Say whether a record is Snakemake's first word on a job that failed; more follows."""
-    return getattr(record, "event", None) == LogEvent.ERROR and "CalledProcessError" in record.msg
