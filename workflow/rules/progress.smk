@@ -3,11 +3,11 @@
 Another workflow that takes this one as a module keeps its own. Snakemake's lines come by -p.
 """
 
-sys.path.insert(0, str(HERE / "workflow/plugin"))
-from sclatent_view import handler
-
 VIEW = None
 if workflow.is_main_process and not IS_MODULE:
+    sys.path.insert(0, str(HERE / "workflow/plugin"))
+    from sclatent_view import handler
+
     VIEW = handler.install(workflow.output_settings)
 
 
