@@ -68,7 +68,10 @@ class Job:
 
     def listen(self) -> list[str]:
         """Read what is new in its log; return the lines that concern the user."""
+        waited = not self.runs
         lines = [line for line in (self.log.new_lines() if self.log else []) if line]
+        if waited and self.runs:
+            self.began = time.time()
         if lines:
             self.said = lines[-1]
         self.errors += [line.removeprefix("ERROR ") for line in lines if line.startswith("ERROR ")]
