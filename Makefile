@@ -120,6 +120,7 @@ lock:
 clean:
 	rm -rf results/*/ results/{report.html,verdict.txt,config.yaml,ro-crate-metadata.json}
 
+# The .pth lets Snakemake find our plugin, which says what is wrong with a config file.
 .venv/ready: requirements.lock
 	@test -n "$(PYTHON)" && $(PYTHON) -c '$(RECENT)' \
 	  || { echo "sclatent needs Python 3.11 or later; set PYTHON=/path/to/python"; exit 1; }
@@ -132,6 +133,7 @@ clean:
 	  $(PYTHON) -m venv $(@D) && \
 	  $(@D)/bin/python -m pip install -qq --disable-pip-version-check -r requirements.lock; \
 	fi
+	@echo ../../../../workflow/plugin >"$$(echo $(@D)/lib/python*/site-packages)/sclatent.pth"
 	@touch $@
 
 # on top of .venv, whose packages it sees: the lock of the peers holds only what they need beside these
@@ -139,7 +141,7 @@ clean:
 	@echo "sclatent: installing the published tools into $(@D) (once)"
 	@rm -rf $(@D)
 	@.venv/bin/python -m venv $(@D)
-	@.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
-	  >"$$($(@D)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/base.pth"
+	@for folder in .venv/lib/python*/site-packages workflow/plugin; do echo ../../../../$$folder; done \
+	  >"$$(echo $(@D)/lib/python*/site-packages)/sclatent.pth"
 	@$(@D)/bin/python -m pip install -qq --disable-pip-version-check --no-deps -r requirements-peers.lock
 	@touch $@

@@ -18,6 +18,7 @@ configfile: Path(workflow.current_basedir.get_path_or_uri(secret_free=True), "co
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/progress.smk"
 include: "workflow/rules/check.smk"
 include: "workflow/rules/reruns.smk"
 include: "workflow/rules/interrupted.smk"

@@ -14,23 +14,23 @@ from pathlib import Path
 from sclatent import failures, files, forkserver, provenance
 from sclatent.errors import InputError, problem
 
-DEBUG = "SCLATENT_DEBUG"  # in the environment: show tracebacks on the terminal
+DEBUG = "SCLATENT_DEBUG"  # in the environment: all that a job says is on the terminal too
 
 before: dict = {}
 """What `spent` returned when the job began."""
 
 
 class Tee:
-    """Write to the terminal, with the job's name before each line, and to the log."""
+    """Write to the log; where `DEBUG` is set, to the terminal too, under the job's name."""
 
     def __init__(self, terminal, log, name: str):
         self.terminal, self.log, self.name = terminal, log, name
-        self.fresh = True
+        self.fresh, self.debug = True, bool(os.environ.get(DEBUG))
 
     def write(self, text: str) -> int:
-        """Write text to both."""
+        """Write text to the log, or to both."""
         self.log.write(text)
-        for line in text.splitlines(keepends=True):
+        for line in text.splitlines(keepends=True) if self.debug else []:
             self.terminal.write(f"{self.name} | {line}" if self.fresh else line)
             self.fresh = line.endswith("\n")
         if text.endswith("\n"):

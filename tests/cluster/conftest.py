@@ -106,6 +106,10 @@ class Run:
         assert (status == 0) == good, output[-6000:]
         return output
 
+    def snakemake_log(self) -> str:
+        """Return Snakemake's own log of the last run."""
+        return max(self.folder.glob(".snakemake/log/*.log")).read_text()
+
     def wait_for(self, condition, running: subprocess.Popen | None = None) -> None:
         """Wait until something is so, while a run lasts."""
         last = time.monotonic() + PATIENCE

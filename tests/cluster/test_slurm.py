@@ -18,23 +18,25 @@ def assert_same_training(one, other):
 
 
 def test_the_default_datasets_one_of_them_real_go_through_sbatch(run):
-    output = run.submitted()
+    run.submitted()
     for dataset in ("pbmc68k", "simulated"):
         assert (run.folder / f"results/{dataset}/{dataset}.h5ad").stat().st_size > 0
         assert (run.folder / f"results/{dataset}/benchmark/comparison.tsv").is_file()
     assert "pbmc68k" in (run.folder / "results/verdict.txt").read_text()
-    n_jobs = output.count("has been submitted with SLURM jobid")
-    n_rules = int(re.search(r"(\d+) of \1 steps \(100%\) done", output)[1])
+    log = run.snakemake_log()
+    n_jobs = log.count("has been submitted with SLURM jobid")
+    n_rules = int(re.search(r"(\d+) of \1 steps \(100%\) done", log)[1])
     assert n_jobs < n_rules / 3
     assert "Nothing to be done" in run.submitted("-n")
 
 
 def test_a_job_killed_for_memory_asks_for_more_and_succeeds(toy, trained):
     little = "train_scvi:mem_mb=400 * 4 ** (attempt - 1)"
-    output = toy.submitted(toy.target, "--set-resources", little)
+    toy.submitted(toy.target, "--set-resources", little)
+    asked = toy.snakemake_log()
     (log,) = (toy.folder / ".snakemake/slurm_logs/rule_train_scvi/toy_scvi_0").glob("*.log")
     assert "Exceeded job memory limit" in log.read_text()
-    assert [f"mem_mb={mb}" in output for mb in (400, 1600, 6400)] == [True, True, False]
+    assert [f"mem_mb={mb}" in asked for mb in (400, 1600, 6400)] == [True, True, False]
     assert_same_training(toy, trained)
 
 

@@ -76,12 +76,12 @@ class Run:
     @property
     def n_done(self) -> int:
         """How many jobs have ended."""
-        return len(re.findall(r"^Finished jobid", self.output.read_text(), re.M))
+        return len(re.findall(r"^\[ *\d+/\d+\] ", self.output.read_text(), re.M))
 
     @property
     def n_left(self) -> int:
         """How many jobs are left to do."""
-        total = re.search(r"^total +(\d+)", self.output.read_text(), re.M)
+        total = re.search(r"^(\d+) jobs? to run$", self.output.read_text(), re.M)
         return int(total[1]) - self.n_done if total else 0
 
     def wait_for(self, condition) -> bool:

@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import os
 import pickle
 import resource
 import subprocess
@@ -183,7 +184,8 @@ def test_case_54_a_config_that_would_make_python_objects_is_refused(root, tmp_pa
     path.write_text(f"seeds: !!python/object/apply:os.mkdir [{tmp_path}/ran]\n")
     command = [sys.executable, "-m", "snakemake", "-n", "--snakefile", root / "Snakefile"]
     command += ["--directory", tmp_path, "--configfile", path]
-    result = subprocess.run(command, capture_output=True, text=True)
+    environment = {**os.environ, "PYTHONPATH": str(root / "workflow/plugin")}
+    result = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert result.returncode != 0
-    assert "Config file is not valid JSON or YAML" in result.stdout
+    assert f"ERROR E114 {path}: line 1 is refused" in result.stdout
     assert not (tmp_path / "ran").exists()

@@ -37,6 +37,7 @@ def test_the_exit_code_follows_from_the_first_problem(code, number):
 
 def test_every_code_is_listed_once_in_order_and_every_listed_code_is_used(root):
     sources = [*(root / "scripts/sclatent").rglob("*.py"), *(root / "workflow/rules").glob("*")]
+    sources += (root / "workflow/plugin").rglob("*.py")
     used = {code for path in sources for code in CODE.findall(path.read_text())}
     assert listed(root) == sorted(used)
 

@@ -1,5 +1,6 @@
 import json
 import re
+from pathlib import Path
 
 import anndata
 import numpy as np
@@ -72,11 +73,41 @@ def test_the_report_is_one_file_and_the_verdict_is_printed(finished):
     assert verdict.strip().replace("results/report.html", report) in terminal
 
 
-def test_training_shows_epochs_losses_and_time_left_in_terminal_and_log(finished):
+def test_training_shows_epochs_losses_and_time_left_in_its_log(finished):
     log = (finished.folder / "results/toy/logs/train_scvi/scvi.seed0.log").read_text()
-    assert "nats/cell" in log
-    assert "s left" in log
-    assert "train_scvi toy scvi 0 | epoch 1/" in (finished.folder / "terminal.txt").read_text()
+    assert re.search(r"^epoch 1/\d+ .* nats/cell .* \d+ s left$", log, re.M)
+
+
+def test_without_a_terminal_there_is_a_line_per_job_and_none_of_inputs(finished):
+    lines = (finished.folder / "terminal.txt").read_text().splitlines()
+    done = [re.fullmatch(r"\[ *(\d+)/(\d+)\] (\w+).*: \d+\.\d s", line) for line in lines]
+    done = [match for match in done if match]
+    n_jobs = int(re.fullmatch(r"(\d+) jobs to run", next(x for x in lines if "to run" in x))[1])
+    assert [int(match[1]) for match in done] == list(range(1, n_jobs + 1))
+    assert {int(match[2]) for match in done} == {n_jobs}
+    assert {"simulate_counts", "train_scvi", "write_report"} <= {match[3] for match in done}
+    assert any(line.startswith("WARNING validate_counts toy: ") for line in lines)
+    assert not re.search(r"^ +(input|output|resources|reason): ", "\n".join(lines), re.M)
+    assert len(lines) < 2 * n_jobs
+
+
+def test_the_end_says_how_long_it_took_and_where_snakemakes_own_log_is(finished):
+    text = (finished.folder / "terminal.txt").read_text()
+    last = text[text.index("Report: ") :].splitlines()
+    assert any(re.fullmatch(r"The run took (\d+ min \d+|\d+\.\d) s\.", line) for line in last)
+    log = Path(last[-1].removeprefix("Complete log(s): ")).read_text()
+    assert "rule train_scvi:" in log
+    assert "    input: results/toy/data/cells.h5ad" in log
+    assert "my.yaml" not in "".join(last), "own data were run: there is nothing to teach"
+
+
+def test_who_asks_for_snakemakes_own_lines_gets_them(finished):
+    result = finished.run(
+        "results/toy/figures/qc.png", "--forcerun", "plot_qc", "-p", config=finished.config
+    )
+    assert result.returncode == 0, result.stdout
+    assert "    input: results/toy/data/qc.tsv.gz" in result.stdout
+    assert "1 of 1 steps (100%) done" in result.stdout
 
 
 def test_a_finished_run_has_nothing_to_do(finished):
@@ -108,6 +139,7 @@ def test_an_input_error_ends_with_its_lines_and_no_traceback(workflow, small):
     line = next(line for line in log.splitlines() if line.startswith("ERROR "))
     assert re.match(r"ERROR E228 .*1,800 of 1,800 .* not whole numbers", line)
     assert "exit code 65" in log
+    assert f"\nFAILED validate_counts mine: {line.removeprefix('ERROR ')} (" in result.stdout
     last = result.stdout[result.stdout.rindex(f"\n{line}\n") :]
     assert "results/mine/logs/validate_counts.log" in last
     assert f"snakemake --snakefile {workflow.root}/Snakefile" in last
@@ -134,7 +166,8 @@ def test_where_no_cell_has_a_label_all_but_scanvi_runs_and_without_it_all_is_mad
     assert (workflow.folder / "results/mine/benchmark/scores/pca/seed0.tsv").exists()
     result = workflow.run(config={**config, "latents": ["pca"]})
     assert result.returncode == 0, result.stdout[-6000:]
-    assert "rule fit_pca:" not in result.stdout
+    assert " write_report: " in result.stdout
+    assert " fit_pca mine " not in result.stdout
     assert (workflow.folder / "results/report.html").exists()
     adata = anndata.read_h5ad(workflow.folder / "results/mine/mine.h5ad")
     assert set(adata.obs["predicted_logistic"]) == set(adata.obs["cell_type"]) == {"Unknown"}

@@ -276,6 +276,12 @@ def shown(path):
     return str(path if stays else Path(path).absolute())
 
 
+def duration(seconds):
+    """Return a time in words."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
+
+
 def each_seed(pattern, chosen):
     """Return a file per dataset, per latent that is chosen for it, and per seed."""
     return [
@@ -340,8 +346,14 @@ wildcard_constraints:
 
 
 onsuccess:
+    close_view()
     ERRORS.unlink(missing_ok=True)
     verdict = Path("results/verdict.txt")
     if verdict.is_file() and verdict.stat().st_mtime >= STARTED:
         report = "results/report.html"
         print(verdict.read_text().replace(report, shown(report)))
+    print(f"The run took {duration(time.time() - STARTED)}.")
+    if not (GIVEN or {}).get("datasets"):
+        print(f"For your data, write my.yaml as {shown(HERE / 'config/README.md')} says, then:")
+        print(f"{command()} --configfile my.yaml")
+    sys.stdout.flush()

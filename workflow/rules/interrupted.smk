@@ -101,10 +101,12 @@ def failures():
 
 
 onerror:
+    close_view()
     failed = failures()
     if failed:
         partial = Path(f"results/.{os.getpid()}.partial.errors.json")
         partial.write_text(json.dumps(failed, indent=1, ensure_ascii=False) + "\n")
         partial.replace(ERRORS)
         print("", *dict.fromkeys(line for lines in failed.values() for line in lines), sep="\n")
-        print(f"More is in {', '.join(map(shown, failed))}. Then go on with: {command()}")
+        print(f"More is in {', '.join(map(shown, failed))}.")
+    print(f"Then go on with: {command()}", flush=True)

@@ -131,7 +131,7 @@ class Checkpoint:
         if self.signal is not None:
             self.write(run)
             name, place = signal.Signals(self.signal).name, run.schedule.place
-            print(f"{name}: stopped before {place}; the same command goes on from there")
+            print(f"NOTE {name}: stopped before {place}; the same command goes on from there")
             raise SystemExit(STOPPED)
         if time.monotonic() - self.written >= 60 * self.minutes:
             try:
@@ -169,7 +169,7 @@ class Checkpoint:
             self.earlier = content["cost"]
             run.restore(content["now"])
             run.good = content["good"]
-            print(f"going on from {path}, at {run.schedule.place}")
+            print(f"NOTE going on from {path}, at {run.schedule.place}")
             return
 
     def remove(self) -> None:
