@@ -161,7 +161,9 @@ def wait(server: socket.socket) -> None:
         signal.signal(number, pass_on)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     status = answers.readline()
-    code = int(status) if status else 1
+    if not status:
+        print("ERROR the process that jobs are forked from was killed", file=sys.stderr)
+    code = int(status or 1)
     if code < 0:
         signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)
