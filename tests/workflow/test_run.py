@@ -95,7 +95,8 @@ def test_the_end_says_how_long_it_took_and_where_snakemakes_own_log_is(finished)
     text = (finished.folder / "terminal.txt").read_text()
     last = text[text.index("Report: ") :].splitlines()
     assert any(re.fullmatch(r"The run took (\d+ min \d+|\d+\.\d) s\.", line) for line in last)
-    log = Path(last[-1].removeprefix("Complete log(s): ")).read_text()
+    (place,) = [line for line in last if line.startswith("Complete log(s): ")]
+    log = Path(place.removeprefix("Complete log(s): ")).read_text()
     assert "rule train_scvi:" in log
     assert "    input: results/toy/data/cells.h5ad" in log
     assert "my.yaml" not in "".join(last), "own data were run: there is nothing to teach"
