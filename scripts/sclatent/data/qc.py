@@ -87,8 +87,8 @@ def filter_cells(dataset: Dataset, filters: Filters) -> Filtered:
     Parameters
     ----------
     dataset
-        Raw counts (B, G), with obs `batch`. They are read twice, in blocks, and once more for every
-        `doublets.N_CELLS` cells when doublets are searched.
+        Raw counts (B, G), with obs `batch`. They are read twice, in blocks, and three times more
+        when doublets are searched.
     filters
         Bounds and settings.
 
