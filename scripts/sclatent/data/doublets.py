@@ -20,6 +20,7 @@ All counts are read three times, in blocks: twice to choose genes, once to hold 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -58,7 +59,13 @@ class Doublets:
 
 
 def search_doublets(
-    counts: Rows, batch: np.ndarray, good: np.ndarray, expected_rate: float, seed: int
+    counts: Rows,
+    batch: np.ndarray,
+    good: np.ndarray,
+    expected_rate: float,
+    seed: int,
+    *,
+    n_threads: int = 1,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Score the cells of every batch and choose a threshold for each.
 
@@ -74,6 +81,8 @@ def search_doublets(
         Scrublet's prior share of doublets.
     seed
         Of the parts and of the simulated pairs.
+    n_threads
+        How many parts are searched at a time; the result does not depend on it.
 
     Returns
     -------
@@ -83,28 +92,51 @@ def search_doublets(
         Which cells are called doublets.
     """
     names, code = np.unique(batch, return_inverse=True)
-    found, code, counts = np.flatnonzero(good), code[good], counts.keep(good)
+    where, code, counts = np.flatnonzero(good), code[good], counts.keep(good)
     variance, in_cells = standardised_variance(counts, code, list(names), CELLS_PER_GENE)
     seen = in_cells[:-1] >= CELLS_PER_GENE
-    place = best_genes(variance, seen)
+    place, parts = best_genes(variance, seen), deal_batches(names, code, seen.sum(axis=1), seed)
     total = np.empty(len(code), dtype=np.int64)
     chosen = join(choose(counts, code, place, total), N_GENES)
+
+    def score(name, part: np.ndarray):
+        n_genes = place[names == name].max() + 1
+        return score_cells(take(chosen, part)[:, :n_genes], total[part], expected_rate, seed)
+
     scores, called = np.full(len(batch), np.nan), np.zeros(len(batch), dtype=bool)
-    for row, name in enumerate(names):
-        mine = np.flatnonzero(code == row)
-        if len(mine) < MIN_CELLS or seen[row].sum() < MIN_GENES:
-            what = f"{len(mine)} cells and {seen[row].sum()} genes"
-            print(f"batch {name}: {what} are too few to find doublets")
-            continue
-        parts, n_genes = deal(mine, seed), place[row].max() + 1
-        scored = [
-            score_cells(take(chosen, part)[:, :n_genes], total[part], expected_rate, seed)
-            for part in parts
-        ]
-        rows = found[np.concatenate(parts)]
-        scores[rows], simulated = map(np.concatenate, zip(*scored, strict=True))
+    with ThreadPoolExecutor(n_threads) as pool:
+        scored = {
+            name: [pool.submit(score, name, part) for part in mine] for name, mine in parts.items()
+        }
+    for name, mine in parts.items():
+        results = [future.result() for future in scored[name]]
+        rows = where[np.concatenate(mine)]
+        scores[rows], simulated = map(np.concatenate, zip(*results, strict=True))
         called[rows] = judge(scores[rows], simulated, expected_rate, name).called
     return scores, called
+
+
+def deal_batches(
+    names: np.ndarray, code: np.ndarray, n_genes: np.ndarray, seed: int
+) -> dict[str, list[np.ndarray]]:
+    """Return the parts of each batch that has enough cells and genes.
+
+    Parameters
+    ----------
+    names, n_genes : (S,) arrays
+        Of each batch: its name, and how many genes are found in enough of its cells.
+    code
+        Batch of each cell (B,).
+    """
+    parts = {}
+    for row, name in enumerate(names):
+        rows = np.flatnonzero(code == row)
+        if len(rows) < MIN_CELLS or n_genes[row] < MIN_GENES:
+            what = f"{len(rows)} cells and {n_genes[row]} genes"
+            print(f"batch {name}: {what} are too few to find doublets")
+        else:
+            parts[name] = deal(rows, seed)
+    return parts
 
 
 def best_genes(variance: np.ndarray, seen: np.ndarray) -> np.ndarray:

@@ -93,6 +93,18 @@ def test_the_size_of_the_blocks_that_are_read_changes_nothing(monkeypatch):
     np.testing.assert_array_equal(again[1], called)
 
 
+def test_the_number_of_threads_changes_nothing(monkeypatch, capsys):
+    monkeypatch.setattr(doublets, "MAX_CELLS", 100)
+    batch, good = np.where(np.arange(530) % 2, "odd", "even"), np.ones(530, dtype=bool)
+    given = in_memory(with_doublets(30)), batch, good, 0.06, 0
+    capsys.readouterr()
+    (one, called), said = search_doublets(*given), capsys.readouterr().out
+    two, also_called = search_doublets(*given, n_threads=3)
+    np.testing.assert_array_equal(one, two)
+    np.testing.assert_array_equal(called, also_called)
+    assert capsys.readouterr().out == said
+
+
 def test_counts_are_read_as_often_however_many_parts_there_are(monkeypatch):
     counts = in_memory(with_doublets(30))
     batch, good, reads = np.full(530, "b"), np.ones(530, dtype=bool), []
