@@ -8,7 +8,8 @@ from sclatent import files
 from sclatent.data.blocks import open_dataset, write_dataset
 from sclatent.data.qc import Filters, filter_cells
 
-filtered = filter_cells(open_dataset(snakemake.input.counts), Filters(**snakemake.params.filters))
+counts, filters = open_dataset(snakemake.input.counts), Filters(**snakemake.params.filters)
+filtered = filter_cells(counts, filters, n_threads=snakemake.threads)
 write_dataset(snakemake.output.cells, filtered.cells)
 files.write_table(snakemake.output.metrics, filtered.metrics)
 files.write_table(snakemake.output.thresholds, filtered.thresholds)

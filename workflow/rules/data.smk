@@ -78,7 +78,10 @@ rule validate_counts:
 
 
 rule filter_cells:
-    """Drop empty droplets, dying cells and doublets, batch by batch, and count what went why."""
+    """Drop empty droplets, dying cells and doublets, batch by batch, and count what went why.
+
+    Doublets are the same with any number of threads, so it may depend on --cores.
+    """
     input:
         counts="results/{dataset}/data/counts.h5ad",
     output:
@@ -90,6 +93,7 @@ rule filter_cells:
         "results/{dataset}/logs/filter_cells.log",
     conda:
         "../../envs/data.yaml"
+    threads: 2
     resources:
         mem_mb=memory(1800, 1.5),
         runtime=minutes(15, 0.04),

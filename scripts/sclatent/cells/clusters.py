@@ -1,8 +1,8 @@
 """Clusters of cells: Leiden on the neighbour graph, at several resolutions.
 
 Leiden (Traag et al. 2019, doi:10.1038/s41598-019-41695-z) maximises the modularity with a
-resolution parameter, after a fixed number of rounds. igraph's implementation is the default;
-leidenalg optimises the same objective.
+resolution parameter, in rounds: the first few raise it, the others cost as much and change next to
+nothing. igraph's implementation is the default; leidenalg optimises the same objective.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ from sclatent.errors import InputError, problem
 if TYPE_CHECKING:
     import igraph
     import pandas as pd
+
+LEAST_GAIN = 1e-4
+"""Modularity that a round must add for another to follow: less than it differs between seeds."""
 
 
 @dataclass(frozen=True)
@@ -108,14 +111,20 @@ def leiden(
     import igraph
 
     igraph.set_random_number_generator(random.Random(seed))
-    partition = graph.community_leiden(
-        objective_function="modularity",
-        weights="weight",
-        resolution=resolution,
-        n_iterations=settings.n_iterations,
-    )
+    clusters, quality = None, -np.inf
+    for _ in range(settings.n_iterations):
+        partition = graph.community_leiden(
+            objective_function="modularity",
+            weights="weight",
+            resolution=resolution,
+            initial_membership=clusters,
+            n_iterations=1,
+        )
+        clusters, before, quality = partition.membership, quality, partition.quality
+        if quality < before + LEAST_GAIN:
+            break
     igraph.set_random_number_generator(random)
-    return np.asarray(partition.membership)
+    return np.asarray(clusters)
 
 
 def by_size(clusters: np.ndarray) -> np.ndarray:

@@ -12,29 +12,34 @@ would go first; the scores stay in the table for whoever wants to cut by hand.
 
 The time of exact neighbours grows with the square of the cells. So a batch of more than `MAX_CELLS`
 cells is dealt at random into parts of about equal size, each of which simulates and searches within
-itself; the scores of all its parts share one threshold.
+itself; all its parts share the chosen genes and one threshold.
+
+All counts are read three times, in blocks: twice to choose genes, once to hold these in memory.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sclatent.data.blocks import in_memory
+from sclatent.data.compact import compact, join, ranges
 from sclatent.data.genes import standardised_variance
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
     from sclatent.data.blocks import Rows
+    from sclatent.data.compact import Block
 
 N_GENES, N_COMPONENTS, RATIO = 2000, 30, 2  # simulated doublets per cell
 MIN_CELLS = 100  # a smaller batch is not searched: too few neighbours to judge by
 MIN_GENES = 100
+CELLS_PER_GENE = 3  # of a batch that a gene must be found in
 MAX_CELLS = 10_000  # of a part of a batch
-N_CELLS = 100_000  # of the parts that are read together, from each pass through the counts
 MOST_OVER_EXPECTED = 3  # times the expected rate; a higher rate means the threshold is wrong
 LEAST_DETECTABLE = 0.1  # share of the simulated doublets above the threshold
 
@@ -54,7 +59,13 @@ class Doublets:
 
 
 def search_doublets(
-    counts: Rows, batch: np.ndarray, good: np.ndarray, expected_rate: float, seed: int
+    counts: Rows,
+    batch: np.ndarray,
+    good: np.ndarray,
+    expected_rate: float,
+    seed: int,
+    *,
+    n_threads: int = 1,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Score the cells of every batch and choose a threshold for each.
 
@@ -70,6 +81,8 @@ def search_doublets(
         Scrublet's prior share of doublets.
     seed
         Of the parts and of the simulated pairs.
+    n_threads
+        How many parts are searched at a time; the result does not depend on it.
 
     Returns
     -------
@@ -78,25 +91,101 @@ def search_doublets(
     called : (B,) array of bool
         Which cells are called doublets.
     """
-    parts = [
-        (name, rows)
-        for name in np.unique(batch)
-        for rows in deal(np.flatnonzero(good & (batch == name)), seed)
-    ]
-    found = {name: [] for name, _ in parts}
-    for together in in_groups(parts):
-        mask = np.isin(np.arange(len(batch)), np.concatenate([rows for _, rows in together]))
-        matrix, place = counts.keep(mask).to_csr(), np.cumsum(mask) - 1
-        for name, rows in together:
-            scored = score_cells(matrix[place[rows]], expected_rate, seed, name)
-            found[name].append((rows, *scored))
+    names, code = np.unique(batch, return_inverse=True)
+    where, code, counts = np.flatnonzero(good), code[good], counts.keep(good)
+    variance, in_cells = standardised_variance(counts, code, list(names), CELLS_PER_GENE)
+    seen = in_cells[:-1] >= CELLS_PER_GENE
+    place, parts = best_genes(variance, seen), deal_batches(names, code, seen.sum(axis=1), seed)
+    total = np.empty(len(code), dtype=np.int64)
+    chosen = join(choose(counts, code, place, total), N_GENES)
+
+    def score(name, part: np.ndarray):
+        n_genes = place[names == name].max() + 1
+        return score_cells(take(chosen, part)[:, :n_genes], total[part], expected_rate, seed)
+
     scores, called = np.full(len(batch), np.nan), np.zeros(len(batch), dtype=bool)
-    for name, of_parts in found.items():
-        rows, observed, simulated = map(np.concatenate, zip(*of_parts, strict=True))
-        scores[rows] = observed
-        if len(simulated):
-            called[rows] = judge(observed, simulated, expected_rate, name).called
+    with ThreadPoolExecutor(n_threads) as pool:
+        scored = {
+            name: [pool.submit(score, name, part) for part in mine] for name, mine in parts.items()
+        }
+    for name, mine in parts.items():
+        results = [future.result() for future in scored[name]]
+        rows = where[np.concatenate(mine)]
+        scores[rows], simulated = map(np.concatenate, zip(*results, strict=True))
+        called[rows] = judge(scores[rows], simulated, expected_rate, name).called
     return scores, called
+
+
+def deal_batches(
+    names: np.ndarray, code: np.ndarray, n_genes: np.ndarray, seed: int
+) -> dict[str, list[np.ndarray]]:
+    """Return the parts of each batch that has enough cells and genes.
+
+    Parameters
+    ----------
+    names, n_genes : (S,) arrays
+        Of each batch: its name, and how many genes are found in enough of its cells.
+    code
+        Batch of each cell (B,).
+    """
+    parts = {}
+    for row, name in enumerate(names):
+        rows = np.flatnonzero(code == row)
+        if len(rows) < MIN_CELLS or n_genes[row] < MIN_GENES:
+            what = f"{len(rows)} cells and {n_genes[row]} genes"
+            print(f"batch {name}: {what} are too few to find doublets")
+        else:
+            parts[name] = deal(rows, seed)
+    return parts
+
+
+def best_genes(variance: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """Return the place of each gene among the `N_GENES` most variable ones of each batch, else -1.
+
+    Parameters
+    ----------
+    variance, seen : (S, G) arrays
+        Only genes that are seen are chosen.
+    """
+    rank = np.argsort(np.argsort(np.where(seen, -variance, np.inf), kind="stable"), kind="stable")
+    best = seen & (rank < N_GENES)
+    return np.where(best, np.cumsum(best, axis=1) - 1, -1).astype(np.int32)
+
+
+def choose(counts: Rows, code: np.ndarray, place: np.ndarray, total: np.ndarray) -> Iterator[Block]:
+    """Yield the counts of the genes that have a place, each at its place, and fill `total`.
+
+    Parameters
+    ----------
+    counts
+        (B, G).
+    code
+        Batch of each cell (B,).
+    place
+        As `best_genes` gives it.
+    total
+        (B,), becomes the sum of all counts of each cell.
+    """
+    import scipy.sparse as sp
+
+    start = 0
+    for block in counts:
+        rows = slice(start, start := start + block.shape[0])
+        total[rows] = np.asarray(block.sum(axis=1)).ravel()
+        genes = place[np.repeat(code[rows], np.diff(block.indptr)), block.indices]
+        kept = np.flatnonzero(genes >= 0)
+        parts = block.data[kept], genes[kept], np.searchsorted(kept, block.indptr)
+        yield compact(sp.csr_matrix(parts, shape=(block.shape[0], N_GENES))).block
+
+
+def take(counts: Block, rows: np.ndarray) -> csr_matrix:
+    """Return some cells, without the compiler that `Block.take` would wait for."""
+    begin, end = counts.indptr[rows], counts.indptr[rows + 1]
+    places = ranges(begin, end)
+    indptr = np.concatenate([[0], np.cumsum(end - begin)])
+    return counts._replace(
+        indptr=indptr, genes=counts.genes[places], values=counts.values[places]
+    ).to_csr()
 
 
 def deal(rows: np.ndarray, seed: int) -> list[np.ndarray]:
@@ -108,49 +197,28 @@ def deal(rows: np.ndarray, seed: int) -> list[np.ndarray]:
     return [np.sort(part) for part in np.array_split(shuffled, n_parts)]
 
 
-def in_groups(parts: list) -> list[list]:
-    """Return the parts in groups of at most `N_CELLS` cells together."""
-    groups, size = [[]], 0
-    for name, rows in parts:
-        if groups[-1] and size + len(rows) > N_CELLS:
-            groups, size = [*groups, []], 0
-        groups[-1].append((name, rows))
-        size += len(rows)
-    return groups
-
-
 def score_cells(
-    counts: csr_matrix, expected_rate: float, seed: int, name: str
+    counts: csr_matrix, total: np.ndarray, expected_rate: float, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the scores of the cells of a batch and of the doublets simulated from them.
 
     Parameters
     ----------
     counts
-        Raw counts (B, G) of the cells that passed the other filters.
+        Raw counts (B, G) of the chosen genes.
+    total
+        Sum of all counts of each cell (B,).
 
     Returns
     -------
     scores : (B,) array
-        Empty where the cells are too few.
     simulated : (2 B,) array
-        No values where the cells are too few.
     """
     n_cells = counts.shape[0]
-    seen = np.bincount(counts.indices, minlength=counts.shape[1]) >= 3
-    if n_cells < MIN_CELLS or seen.sum() < MIN_GENES:
-        print(f"batch {name}: {n_cells} cells and {seen.sum()} genes are too few to find doublets")
-        return np.full(n_cells, np.nan), np.empty(0)
-    counts = counts[:, seen]
-    one = np.zeros(n_cells, dtype=np.int64)
-    variance = standardised_variance(in_memory(counts), one, [name])[0][0]
-    best = np.argsort(-variance, kind="stable")[:N_GENES]
-    total = np.asarray(counts.sum(axis=1)).ravel()
     pairs = np.random.default_rng([seed, 0]).integers(0, n_cells, size=(RATIO * n_cells, 2))
-    chosen = counts[:, np.sort(best)]
-    doublets = chosen[pairs[:, 0]] + chosen[pairs[:, 1]]
+    doublets = counts[pairs[:, 0]] + counts[pairs[:, 1]]
     latent = embed(
-        normalise(chosen, total), normalise(doublets, total[pairs].sum(axis=1)), seed=seed
+        normalise(counts, total), normalise(doublets, total[pairs].sum(axis=1)), seed=seed
     )
     scores = neighbour_scores(latent, n_cells, expected_rate)
     return scores[:n_cells], scores[n_cells:]

@@ -99,7 +99,7 @@ def ranking_batches(batch: np.ndarray, min_cells: int) -> tuple[np.ndarray, list
 
 
 def standardised_variance(
-    counts: Rows, group: np.ndarray, names: list[str]
+    counts: Rows, group: np.ndarray, names: list[str], min_cells: int = 1
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the variance of the counts of each group in units of what their mean lets expect.
 
@@ -114,41 +114,44 @@ def standardised_variance(
         Code of each cell (B,), from 0 to S - 1; S where the cell is of no group with a name.
     names
         Of the S groups.
+    min_cells
+        A gene with counts in fewer cells of a group has no variance there.
 
     Returns
     -------
     variance : (S, G) array
-    found : (S + 1, G) array of bool
-        Where there are counts at all.
+    found : (S + 1, G) array
+        Number of cells with counts.
     """
     n_cells = np.bincount(group, minlength=len(names) + 1)[:, None]
-    total, square = add_up(counts, group, len(n_cells))
+    total, square, found = add_up(counts, group, len(n_cells))
     mean = total / np.maximum(n_cells, 1)
     variance = np.maximum(square / np.maximum(n_cells, 1) - mean**2, 0)
     variance *= n_cells / np.maximum(n_cells - 1, 1)
+    variance[found < min_cells] = 0
     sd, result = np.ones_like(mean), np.zeros((len(names), counts.shape[1]))
     for row, name in enumerate(names):
         varies = variance[row] > 0
         if varies.any():
             logs = np.log10(mean[row, varies]), np.log10(variance[row, varies])
             sd[row, varies] = np.sqrt(10 ** expected_log_variance(*logs, name))
-    clipped, clipped_square = add_up(counts, group, len(n_cells), np.sqrt(n_cells) * sd + mean)
+    clipped, clipped_square, _ = add_up(counts, group, len(n_cells), np.sqrt(n_cells) * sd + mean)
     spread = n_cells * mean**2 + clipped_square - 2 * clipped * mean
     spread /= np.maximum(n_cells - 1, 1) * sd**2
     named = slice(len(names))
     result[variance[named] > 0] = spread[named][variance[named] > 0]
-    return result, total > 0
+    return result, found
 
 
 def add_up(
     counts: Rows, group: np.ndarray, n_groups: int, ceiling: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the sums of the counts and of their squares in each group, (n_groups, G) float64.
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return sums of counts, of their squares, and numbers of cells with counts, in each group.
 
-    `ceiling` (n_groups, G) clips the counts.
+    All are (n_groups, G) float64. `ceiling` (n_groups, G) clips the counts.
     """
     shape = n_groups, counts.shape[1]
-    total, square, start = np.zeros(shape), np.zeros(shape), 0
+    total, square, found, start = np.zeros(shape), np.zeros(shape), np.zeros(shape), 0
     for block in counts:
         rows = group[start : start + block.shape[0]].astype(np.int64) * shape[1]
         start += block.shape[0]
@@ -158,7 +161,8 @@ def add_up(
             np.minimum(values, ceiling.ravel()[places], out=values)
         total += np.bincount(places, values, minlength=total.size).reshape(shape)
         square += np.bincount(places, values**2, minlength=total.size).reshape(shape)
-    return total, square
+        found += np.bincount(places, values > 0, minlength=total.size).reshape(shape)
+    return total, square, found
 
 
 def expected_log_variance(log_mean: np.ndarray, log_variance: np.ndarray, name: str) -> np.ndarray:

@@ -81,16 +81,18 @@ class Filtered(NamedTuple):
     removed: pd.DataFrame
 
 
-def filter_cells(dataset: Dataset, filters: Filters) -> Filtered:
+def filter_cells(dataset: Dataset, filters: Filters, n_threads: int = 1) -> Filtered:
     """Measure and filter the cells of a dataset, then drop genes that are all but absent.
 
     Parameters
     ----------
     dataset
-        Raw counts (B, G), with obs `batch`. They are read twice, in blocks, and once more for every
-        `doublets.N_CELLS` cells when doublets are searched.
+        Raw counts (B, G), with obs `batch`. They are read twice, in blocks, and three times more
+        when doublets are searched.
     filters
         Bounds and settings.
+    n_threads
+        Of the search for doublets; the result does not depend on them.
 
     Returns
     -------
@@ -110,8 +112,9 @@ def filter_cells(dataset: Dataset, filters: Filters) -> Filtered:
     reason = first_reason(metrics, batch, bounds)
     metrics["doublet_score"] = np.nan
     if filters.doublets:
+        expected = filters.expected_doublet_rate
         scores, called = search_doublets(
-            dataset.counts, batch, reason == "", filters.expected_doublet_rate, SEED
+            dataset.counts, batch, reason == "", expected, SEED, n_threads=n_threads
         )
         metrics["doublet_score"] = scores
         reason[called] = "doublet"

@@ -1,10 +1,12 @@
 """Leiden: what it finds in planted groups, how clusters are numbered, and repeatability."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from sklearn.metrics import adjusted_rand_score
 
-from sclatent.cells.clusters import ClusterSettings, by_size, cluster_cells
+from sclatent.cells.clusters import ClusterSettings, by_size, cluster_cells, leiden
 from sclatent.cells.graph import GraphSettings, build_graph
 from sclatent.errors import InputError
 
@@ -59,3 +61,19 @@ def test_a_main_resolution_that_is_not_computed_is_refused(graph):
 def test_clusters_of_equal_size_are_numbered_by_their_first_cell():
     assert by_size(np.array([7, 7, 3, 3, 5])).tolist() == [0, 0, 1, 1, 2]
     assert by_size(np.array([5, 3, 3, 7, 7])).tolist() == [2, 0, 0, 1, 1]
+
+
+def test_rounds_end_when_one_adds_next_to_nothing():
+    qualities = [0.5, 0.7, 0.70001, 0.8]
+    starts = []
+
+    class Answers:
+        def community_leiden(self, initial_membership, n_iterations, **options):
+            assert n_iterations == 1
+            starts.append(initial_membership)
+            return SimpleNamespace(membership=[len(starts)], quality=qualities[len(starts) - 1])
+
+    assert leiden(Answers(), 1.0, ClusterSettings(), seed=0).tolist() == [3]
+    assert starts == [None, [1], [2]]
+    starts.clear()
+    assert leiden(Answers(), 1.0, ClusterSettings(n_iterations=2), seed=0).tolist() == [2]

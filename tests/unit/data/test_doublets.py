@@ -1,10 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
 
 from sclatent.data import doublets
 from sclatent.data.blocks import in_memory
-from sclatent.data.doublets import deal, judge, neighbour_scores, score_cells, search_doublets
+from sclatent.data.doublets import best_genes, deal, judge, neighbour_scores, search_doublets
 from sclatent.data.simulate import Simulation, simulate
 
 CLEAR = Simulation(
@@ -12,10 +14,11 @@ CLEAR = Simulation(
 )
 
 
-def find_doublets(counts, expected_rate, seed, name):
-    """Score the cells of one batch and choose a threshold."""
-    scores, simulated = score_cells(counts, expected_rate, seed, name)
-    return judge(scores, simulated, expected_rate, name)
+def find_doublets(counts, seed=0):
+    """Return the scores of the cells of one batch, and which are called doublets."""
+    n_cells = counts.shape[0]
+    batch, good = np.full(n_cells, "b"), np.ones(n_cells, dtype=bool)
+    return search_doublets(in_memory(counts), batch, good, 0.06, seed)
 
 
 def with_doublets(n_doublets):
@@ -30,16 +33,15 @@ def with_doublets(n_doublets):
 
 
 def test_doublets_of_different_types_are_found_and_few_others_are_removed():
-    found = find_doublets(with_doublets(30), 0.06, 0, "b")
-    assert found.doubt == ""
-    assert found.called[500:].mean() > 0.6
-    assert found.called[:500].mean() < 0.03
-    assert np.median(found.scores[500:]) > np.quantile(found.scores[:500], 0.95)
+    scores, called = find_doublets(with_doublets(30))
+    assert called[500:].mean() > 0.6
+    assert called[:500].mean() < 0.03
+    assert np.median(scores[500:]) > np.quantile(scores[:500], 0.95)
 
 
 def test_scores_are_probabilities_and_the_seed_decides_them():
     counts = with_doublets(10)
-    one, two, other = (find_doublets(counts, 0.06, seed, "b").scores for seed in (0, 0, 1))
+    one, two, other = (find_doublets(counts, seed)[0] for seed in (0, 0, 1))
     assert ((one > 0) & (one < 1)).all()
     np.testing.assert_array_equal(one, two)
     assert (one != other).any()
@@ -52,7 +54,7 @@ def test_scores_rise_and_fall_with_scanpys():
     counts = with_doublets(30)
     adata = anndata.AnnData(counts.astype(np.float32))
     scanpy.pp.scrublet(adata, expected_doublet_rate=0.06, verbose=False, use_approx_neighbors=False)
-    ours = find_doublets(counts, 0.06, 0, "b").scores
+    ours, _ = find_doublets(counts)
     assert np.corrcoef(adata.obs["doublet_score"], ours)[0, 1] > 0.6
 
 
@@ -70,19 +72,62 @@ def test_few_cells_are_not_searched_and_that_is_said(capsys):
     assert np.isnan(scores).all()
 
 
-def test_each_batch_is_searched_within_itself_and_only_its_good_cells(monkeypatch):
+def test_each_batch_is_searched_within_itself_and_only_its_good_cells():
     counts = with_doublets(30)
     batch = np.where(np.arange(530) % 2, "odd", "even")
     good = np.arange(530) % 10 > 1
     scores, called = search_doublets(in_memory(counts), batch, good, 0.06, 0)
     assert (np.isnan(scores) == ~good).all()
     rows = np.flatnonzero(good & (batch == "odd"))
-    alone = find_doublets(counts[rows], 0.06, 0, "odd")
-    np.testing.assert_array_equal(scores[rows], alone.scores)
-    np.testing.assert_array_equal(called[rows], alone.called)
-    monkeypatch.setattr(doublets, "N_CELLS", 200)
-    again, _ = search_doublets(in_memory(counts), batch, good, 0.06, 0)
-    np.testing.assert_array_equal(again, scores)
+    alone = find_doublets(counts[rows])
+    np.testing.assert_array_equal(scores[rows], alone[0])
+    np.testing.assert_array_equal(called[rows], alone[1])
+
+
+def test_the_size_of_the_blocks_that_are_read_changes_nothing(monkeypatch):
+    counts = with_doublets(30)
+    scores, called = find_doublets(counts)
+    monkeypatch.setattr("sclatent.data.blocks.VALUES", 5000)
+    again = find_doublets(counts)
+    np.testing.assert_array_equal(again[0], scores)
+    np.testing.assert_array_equal(again[1], called)
+
+
+def test_the_number_of_threads_changes_nothing(monkeypatch, capsys):
+    monkeypatch.setattr(doublets, "MAX_CELLS", 100)
+    batch, good = np.where(np.arange(530) % 2, "odd", "even"), np.ones(530, dtype=bool)
+    given = in_memory(with_doublets(30)), batch, good, 0.06, 0
+    capsys.readouterr()
+    (one, called), said = search_doublets(*given), capsys.readouterr().out
+    two, also_called = search_doublets(*given, n_threads=3)
+    np.testing.assert_array_equal(one, two)
+    np.testing.assert_array_equal(called, also_called)
+    assert capsys.readouterr().out == said
+
+
+def test_counts_are_read_as_often_however_many_parts_there_are(monkeypatch):
+    counts = in_memory(with_doublets(30))
+    batch, good, reads = np.full(530, "b"), np.ones(530, dtype=bool), []
+
+    def blocks(rows):
+        reads.append(rows)
+        return counts.blocks(rows)
+
+    for most in (10_000, 150):
+        monkeypatch.setattr(doublets, "MAX_CELLS", most)
+        search_doublets(replace(counts, blocks=blocks), batch, good, 0.06, 0)
+    assert len(reads) == 2 * 3
+
+
+def test_genes_of_fewer_than_three_cells_are_not_chosen():
+    variance, seen = np.array([[5.0, 1, 3, 2]]), np.array([[False, True, True, True]])
+    assert best_genes(variance, seen).tolist() == [[-1, 0, 1, 2]]
+
+
+def test_each_batch_has_the_most_variable_of_its_own_genes(monkeypatch):
+    monkeypatch.setattr(doublets, "N_GENES", 2)
+    place = best_genes(np.array([[1.0, 3, 2], [3, 0, 1]]), np.ones((2, 3), dtype=bool))
+    assert place.tolist() == [[-1, 0, 1], [0, -1, 1]]
 
 
 def test_a_large_batch_is_searched_in_random_parts_that_share_a_threshold(monkeypatch, capsys):
@@ -129,4 +174,4 @@ def test_a_threshold_that_is_not_credible_warns_and_removes_nothing(
 
 def test_a_batch_with_few_genes_is_not_searched(monkeypatch):
     monkeypatch.setattr(doublets, "MIN_GENES", 1000)
-    assert not len(score_cells(with_doublets(5), 0.06, 0, "b")[1])
+    assert np.isnan(find_doublets(with_doublets(5))[0]).all()
