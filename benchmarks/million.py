@@ -24,7 +24,7 @@ from sclatent import files
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("torch", "numba", "numpy", "scipy", "anndata", "snakemake")
 MILLION = 1_000_000
-MINUTES, GIGABYTES = 60, 8
+MINUTES, GIGABYTES = 35, 8
 """The targets for a million cells."""
 
 
