@@ -62,9 +62,8 @@ class Run:
 
     @property
     def over(self) -> bool:
-        """Whether no epoch is left, or patience is at its end."""
-        last = len(self.curve) * self.schedule.steps_per_epoch >= self.schedule.n_steps
-        return last or self.best.waited >= self.schedule.plan.patience
+        """Whether no epoch is left."""
+        return len(self.curve) * self.schedule.steps_per_epoch >= self.schedule.n_steps
 
     def end_epoch(self, row: dict) -> None:
         """Close an epoch with its row of the curve, and decide what to keep."""
@@ -72,6 +71,8 @@ class Run:
         self.curve.append(row)
         self.schedule.consider(loss)
         self.best.consider(row["epoch"], loss, self.model, settled)
+        if self.best.waited >= self.schedule.plan.patience:
+            self.schedule.wind_down()
         self.start_epoch()
         if self.good and self.schedule.step >= self.good["schedule"]["step"] + STEPS_BETWEEN:
             self.good = self.state()
