@@ -38,12 +38,13 @@ DATASETS = ("pbmc68k", "simulated", "mixology", "pbmc3k", "kang", "pbmc_labelled
 SEEDS = (10, 11, 12)
 N_SAMPLES, N_CELLS = 100, 1000
 
-UNTIL_NOW = {"max_epochs": 100, "patience": 30, "cooldown": 0}
+UNTIL_NOW = {"max_epochs": 100, "smoothing": 0, "patience": 30, "cooldown": 0}
 SETTINGS = {
     "scvi": {
-        "before": UNTIL_NOW | {"minibatch": 256, "learning_rate": 0.006},
+        "before": UNTIL_NOW | {"minibatch": 256, "n_steps": 2000, "learning_rate": 0.006},
         "now": {},
-        "no cooldown": {"patience": 30, "cooldown": 0},
+        "no cooldown": {"smoothing": 0, "patience": 30, "cooldown": 0},
+        "not smoothed": {"smoothing": 0, "patience": 6},
         "30 epochs": {"max_epochs": 30},
         "256 cells": {"minibatch": 256, "max_epochs": 100, "learning_rate": 0.006},
     },
@@ -54,7 +55,7 @@ SETTINGS = {
     "dca": {
         "before": UNTIL_NOW | {"n_steps": 3000, "learning_rate": 0.004},
         "now": {},
-        "no cooldown": {"patience": 30, "cooldown": 0},
+        "no cooldown": {"smoothing": 0, "patience": 30, "cooldown": 0},
         "128 cells": {"minibatch": 128, "learning_rate": 0.006},
     },
 }

@@ -5,8 +5,9 @@ that is done. It may have an `opponent`: a module that learns at the same time f
 ``Loss.opponent``, and whose weights nothing else moves.
 
 The loop keeps the weights of the epoch with the best validation loss once the weight of the KL term
-is 1, or those of the last epoch where the plan says so. Either way it winds down when that loss has
-not become better for some epochs: large steps find nothing more, and small ones take what is left.
+is 1, or those of the last epoch where the plan says so. Either way it winds down when that loss,
+smoothed, has not become better for some epochs: large steps find nothing more, and small ones take
+what is left.
 Where the loss is not finite it goes back a little, once, and on with a third of the learning rate.
 With a checkpoint it can be stopped at any moment and goes on later.
 """
@@ -195,7 +196,9 @@ def start(model, cells: Cells, train, validation, plan: Training, seed: int) -> 
     generator = np.random.default_rng([seed, 1])
     torch.manual_seed(seed)
     optimiser = plan.optimise(model)
-    return Run(model, optimiser, schedule, Best(plan.keep), generator, cells.generators)
+    return Run(
+        model, optimiser, schedule, Best(plan.keep, plan.smoothing), generator, cells.generators
+    )
 
 
 def gather(cells: Cells, rows, plan: Training, labelled: str, generator, skip: int = 0):

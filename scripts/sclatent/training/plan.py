@@ -22,7 +22,7 @@ class Training:
     threads: int = 1
     precision: str = "auto"
     minibatch: int = 128
-    n_steps: int = 2000
+    n_steps: int = 2500
     cells_seen: float = 0
     max_epochs: int = 50
     min_epochs: int = 10
@@ -38,7 +38,8 @@ class Training:
     clip_norm: float = 1000.0
     clip_value: float = 0.0
     keep: str = "best"
-    patience: int = 6
+    patience: int = 5
+    smoothing: float = 0.5
     cooldown: float = 0.15
     device: str = "cpu"
     checkpoint_minutes: float = 5.0

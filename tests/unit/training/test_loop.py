@@ -48,7 +48,7 @@ def test_it_keeps_the_weights_of_the_best_epoch(cells):
 
 def test_it_winds_down_when_nothing_gets_better(cells, capsys):
     plan = Training(minibatch=20, n_steps=4000, max_epochs=2000, patience=3, learning_rate=0.5)
-    curve = fit(Mean(), cells, TRAIN, VALIDATION, replace(plan, cooldown=0.01), seed=0)
+    curve = fit(Mean(), cells, TRAIN, VALIDATION, replace(plan, cooldown=0.01, smoothing=0), seed=0)
     losses, rates = ([row[name] for row in curve] for name in ("validation_loss", "learning_rate"))
     turn = len(curve) - 20
     assert 500 < turn < 1000
@@ -61,7 +61,7 @@ def test_it_winds_down_when_nothing_gets_better(cells, capsys):
 @pytest.mark.parametrize("keep", ["best", "last"])
 def test_without_a_cooldown_patience_ends_the_training_whatever_is_kept(cells, keep):
     plan = Training(minibatch=20, n_steps=400, max_epochs=200, patience=3, learning_rate=0.5)
-    plan = replace(plan, keep=keep, warmup=0, cooldown=0)
+    plan = replace(plan, keep=keep, warmup=0, smoothing=0, cooldown=0)
     curve = fit(Mean(), cells, TRAIN, VALIDATION, plan, seed=0)
     losses = [row["validation_loss"] for row in curve]
     assert len(curve) == 1 + np.argmin(losses) + 3 < 200
