@@ -38,25 +38,33 @@ DATASETS = ("pbmc68k", "simulated", "mixology", "pbmc3k", "kang", "pbmc_labelled
 SEEDS = (10, 11, 12)
 N_SAMPLES, N_CELLS = 100, 1000
 
-UNTIL_NOW = {"max_epochs": 100, "smoothing": 0, "patience": 30, "cooldown": 0}
+AT_ONCE = {"smoothing": 0, "patience": 30, "cooldown": 0}
+BEFORE = AT_ONCE | {"max_epochs": 100}
 SETTINGS = {
     "scvi": {
-        "before": UNTIL_NOW | {"minibatch": 256, "n_steps": 2000, "learning_rate": 0.006},
+        "before": BEFORE | {"minibatch": 256, "n_steps": 2000, "learning_rate": 0.006},
         "now": {},
-        "no cooldown": {"smoothing": 0, "patience": 30, "cooldown": 0},
-        "not smoothed": {"smoothing": 0, "patience": 6},
-        "30 epochs": {"max_epochs": 30},
-        "256 cells": {"minibatch": 256, "max_epochs": 100, "learning_rate": 0.006},
+        "no cooldown": AT_ONCE,
+        "rate 0.006": AT_ONCE | {"learning_rate": 0.006},
+        "rate 0.012": AT_ONCE | {"learning_rate": 0.012},
+        "30 epochs, rate 0.006": AT_ONCE | {"max_epochs": 30, "learning_rate": 0.006},
+        "40 epochs, rate 0.01": AT_ONCE | {"max_epochs": 40, "learning_rate": 0.01},
+        "256 cells, rate 0.006": AT_ONCE | {"minibatch": 256, "learning_rate": 0.006},
+        "64 cells, 30 epochs, rate 0.006": AT_ONCE
+        | {"minibatch": 64, "max_epochs": 30, "learning_rate": 0.006},
     },
     "scanvi": {
-        "before": UNTIL_NOW | {"minibatch": 256, "n_steps": 400, "learning_rate": 0.004},
+        "before": BEFORE | {"minibatch": 256, "min_epochs": 10},
         "now": {},
     },
     "dca": {
-        "before": UNTIL_NOW | {"n_steps": 3000, "learning_rate": 0.004},
+        "before": BEFORE,
         "now": {},
-        "no cooldown": {"smoothing": 0, "patience": 30, "cooldown": 0},
-        "128 cells": {"minibatch": 128, "learning_rate": 0.006},
+        "no cooldown": AT_ONCE,
+        "30 epochs": AT_ONCE | {"max_epochs": 30},
+        "500 steps": BEFORE | {"n_steps": 500},
+        "1,000 steps": BEFORE | {"n_steps": 1000},
+        "128 cells, rate 0.006": AT_ONCE | {"minibatch": 128, "learning_rate": 0.006},
     },
 }
 """Of each model, by name, the keys of its training that differ from the config."""
