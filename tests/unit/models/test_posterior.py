@@ -236,7 +236,8 @@ def test_the_own_batch_is_the_batch_of_the_cell(cells):
 
 def test_another_batch_changes_its_own_genes_and_leaves_the_others(cells):
     model = build_scvi(cells, ROWS[:100], Scvi(n_latent=4, n_hidden=16), seed=0)
-    fit(model, cells, ROWS[:100], ROWS[100:], Training(minibatch=32, n_steps=300), seed=0)
+    plan = Training(minibatch=32, n_steps=300, max_epochs=100)
+    fit(model, cells, ROWS[:100], ROWS[100:], plan, seed=0)
     a, b = (posterior.denoise(model, cells, ROWS, batch=batch).mean(0) for batch in "ab")
     others = np.setdiff1d(np.arange(40), np.arange(20, 30))
     change = np.log2(b / a) - np.median(np.log2(b / a)[others])
