@@ -12,6 +12,7 @@ from sclatent.data.chosen import read_counts
 from sclatent.data.genes import Selection, select_genes
 from sclatent.data.qc import Filters, filter_cells
 from sclatent.data.settings import Entry, Limits
+from sclatent.data.simulate import Simulation, simulate
 from sclatent.data.sources import read_dataset
 from sclatent.data.splits import Shares, split_cells
 from sclatent.data.store import read_cells
@@ -41,9 +42,22 @@ def merged(below, above):
 
 
 def entry_of(dataset: str) -> dict:
-    """Return how a dataset of benchmarks/real.yaml is read; its source is the file's name."""
+    """Return how a dataset of benchmarks/real.yaml is read; its source is the file's name.
+
+    The datasets of config/config.yaml are as they stand there.
+    """
+    if dataset in (own := configured()["datasets"]):
+        return own[dataset]
     entry = yaml.safe_load((ROOT / "benchmarks/real.yaml").read_text())["datasets"][dataset]
     return entry | {"source": Path(entry["source"]).name}
+
+
+def sample_of(entry: Entry, data: Path, folder: Path) -> str:
+    """Return where a dataset is read from; a simulated one is made first, in `folder`."""
+    if entry.source == "simulate":
+        files.write_h5ad(folder / "simulated.h5ad", simulate(Simulation(**entry.simulate)))
+        return str(folder / "simulated.h5ad")
+    return entry.source if entry.source.startswith("scanpy:") else str(data / entry.source)
 
 
 def prepare(data: Path, folder: Path, dataset: str, seeds: list, small: Small | None) -> None:
@@ -56,7 +70,7 @@ def prepare(data: Path, folder: Path, dataset: str, seeds: list, small: Small | 
     folder
         Gains a folder of the dataset's name.
     dataset
-        As benchmarks/real.yaml calls it.
+        As benchmarks/real.yaml or config/config.yaml calls it.
     seeds
         A split for each.
     small
@@ -64,7 +78,8 @@ def prepare(data: Path, folder: Path, dataset: str, seeds: list, small: Small | 
     """
     config = configured()
     entry, limits = Entry(**entry_of(dataset)), Limits(**config["input"])
-    counts = read_dataset(dataset, entry, {dataset: str(data / entry.source)}, limits)
+    sample = sample_of(entry, data, folder)
+    counts = read_dataset(dataset, entry, {dataset: sample}, limits)
     n_cells = len(counts.obs)
     if small and n_cells > small.n_cells:
         rng = np.random.default_rng(0)

@@ -41,7 +41,9 @@ are weight penalties of the encoder alone, activations other than ReLU, and inpu
 normalised.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import repeat
 
 import numpy as np
 import torch
@@ -118,11 +120,11 @@ class DCA(nn.Module):
         """Return p(x | z, l) of a minibatch: a distribution with (B, G) values."""
         return self.output(self.decoder(z), log_library - self.median_size.log())
 
-    def draw(self, minibatch: Minibatch) -> Draw:
-        """Return the latent state and p(x | z, l); nothing is sampled."""
+    def draws(self, minibatch: Minibatch, n: int) -> Iterator[Draw]:
+        """Return n times the same latent state and p(x | z, l); nothing is sampled."""
         z, log_library = self.latent(minibatch), minibatch.library_size.log()
         p_x = self.decode(minibatch, z, log_library)
-        return Draw(z, log_library, p_x, z.new_zeros(len(z)))
+        return repeat(Draw(z, log_library, p_x, z.new_zeros(len(z))), n)
 
     def loss(self, minibatch: Minibatch, kl_weight: float, done: float = 1.0) -> Loss:
         """Return -log p(x) per cell, and the penalties in the total; there is no KL to weigh."""

@@ -8,7 +8,9 @@ as logarithms, which keeps every term finite for theta from 1e-4 to 1e6. The N v
 float64, since large terms cancel there. The result has the type of the parameters; autocast does
 not lower it.
 
-Every distribution has `log_prob(entries)`, which sums over the genes, `mean` and `sample()`.
+Every distribution has `log_prob(entries)`, which sums over the genes, `mean` and `sample()`. What
+of log p(x) does not depend on the rate is `constant(entries)`. Unless it `varies` with the cell's
+latent state, `log_prob` may be given that of another state.
 """
 
 from typing import NamedTuple
@@ -78,12 +80,21 @@ class Poisson(NamedTuple):
 
     log_rate: Tensor  # log mu, (B, G)
 
-    def log_prob(self, entries: Entries) -> Tensor:
+    def log_prob(self, entries: Entries, constant: Tensor | None = None) -> Tensor:
         """Return log p(x) of each cell in nats, (B,)."""
-        x = entries.value
         log_rate = entries.of(self.log_rate)
-        counted = x * log_rate - log_rate.exp() - log_factorial(x)
+        constant = self.constant(entries) if constant is None else constant
+        counted = entries.value * log_rate - log_rate.exp() + constant
         return entries.per_cell(counted, -self.log_rate.exp())
+
+    def constant(self, entries: Entries) -> Tensor:
+        """Return -log x! at the non-zero counts, (N,) float64."""
+        return -log_factorial(entries.value)
+
+    @property
+    def varies(self) -> bool:
+        """Whether `constant` depends on the latent state."""
+        return False
 
     @property
     def mean(self) -> Tensor:
@@ -107,25 +118,38 @@ class NegativeBinomial(NamedTuple):
     log_rate: Tensor  # log mu, (B, G)
     log_theta: Tensor  # (G,), (B, G) where it depends on the cell, (B, 1) where on nothing else
 
-    def log_prob(self, entries: Entries) -> Tensor:
+    def log_prob(self, entries: Entries, constant: Tensor | None = None) -> Tensor:
         """Return log p(x) of each cell in nats, (B,)."""
-        return entries.per_cell(self.log_counted(entries), self.log_zero())
+        return entries.per_cell(self.log_counted(entries, constant), self.log_zero())
 
     def log_zero(self) -> Tensor:
         """Return log p(0) = theta log(theta / (theta + mu)), (B, G)."""
         return -self.log_theta.exp() * softplus(self.log_rate - self.log_theta)
 
-    def log_counted(self, entries: Entries) -> Tensor:
+    def log_counted(self, entries: Entries, constant: Tensor | None = None) -> Tensor:
         """Return log p(x) at the non-zero counts, (N,) float64."""
-        x, log_theta = entries.value, entries.of(self.log_theta)
+        log_theta = entries.of(self.log_theta)
         theta, difference = log_theta.exp(), entries.of(self.log_rate) - log_theta
-        if self.log_theta.dim() == 1:  # one gamma function per gene, not per count
-            gamma = entries.of(torch.lgamma(self.log_theta.double().exp()))
-        else:
+        power = (entries.value + theta) * logsigmoid(difference) - theta * difference
+        return power + (self.coefficient(entries, theta) if constant is None else constant)
+
+    def constant(self, entries: Entries) -> Tensor:
+        """Return the log binomial coefficient at the non-zero counts, (N,) float64."""
+        return self.coefficient(entries, entries.of(self.log_theta).exp())
+
+    def coefficient(self, entries: Entries, theta: Tensor) -> Tensor:
+        """Return `constant` given theta at the non-zero counts, (N,) float64."""
+        x = entries.value
+        if self.varies:
             gamma = torch.lgamma(theta)
-        total = x + theta
-        power = total * logsigmoid(difference) - theta * difference
-        return power + torch.lgamma(total) - (gamma + log_factorial(x))
+        else:  # one gamma function per gene, not per count
+            gamma = entries.of(torch.lgamma(self.log_theta.double().exp()))
+        return torch.lgamma(x + theta) - (gamma + log_factorial(x))
+
+    @property
+    def varies(self) -> bool:
+        """Whether `constant` may depend on the latent state, as theta does."""
+        return self.log_theta.dim() > 1
 
     @property
     def mean(self) -> Tensor:
@@ -151,12 +175,21 @@ class ZeroInflatedNegativeBinomial(NamedTuple):
         """The distribution without the extra zeros."""
         return NegativeBinomial(self.log_rate, self.log_theta)
 
-    def log_prob(self, entries: Entries) -> Tensor:
+    def constant(self, entries: Entries) -> Tensor:
+        """Return the log binomial coefficient at the non-zero counts, (N,) float64."""
+        return self.counts.constant(entries)
+
+    @property
+    def varies(self) -> bool:
+        """Whether `constant` may depend on the latent state, as theta does."""
+        return self.counts.varies
+
+    def log_prob(self, entries: Entries, constant: Tensor | None = None) -> Tensor:
         """Return log p(x) of each cell in nats, (B,)."""
         zero = self.counts.log_zero()  # (B, G)
         here = softplus(zero - self.dropout_logit) - softplus(-self.dropout_logit)  # log p(0)
         kept = logsigmoid(-entries.of(self.dropout_logit))  # log(1 - pi), (N,)
-        return entries.per_cell(self.counts.log_counted(entries) + kept, here)
+        return entries.per_cell(self.counts.log_counted(entries, constant) + kept, here)
 
     @property
     def mean(self) -> Tensor:
@@ -174,11 +207,19 @@ class Normal(NamedTuple):
 
     mean: Tensor  # (B, G)
 
-    def log_prob(self, entries: Entries) -> Tensor:
+    def log_prob(self, entries: Entries, constant: Tensor | None = None) -> Tensor:
         """Return log p(x) of each cell in nats, (B,)."""
         zeros = -0.5 * (LOG_TWO_PI + self.mean.square())
         error = entries.value - entries.of(self.mean)
         return entries.per_cell(-0.5 * (LOG_TWO_PI + error.square()), zeros)
+
+    def constant(self, entries: Entries) -> None:
+        """Return nothing: there is no such part worth keeping."""
+
+    @property
+    def varies(self) -> bool:
+        """Whether `constant` depends on the latent state."""
+        return False
 
     def sample(self) -> Tensor:
         """Draw values, (B, G)."""

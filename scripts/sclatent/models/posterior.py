@@ -3,7 +3,8 @@
 A model has
 
 - ``latent(minibatch)``, the mean latent state (B, L);
-- ``draw(minibatch) -> Draw``, a sample of the latent variables and what the counts follow then;
+- ``draws(minibatch, n)``, which yields a `Draw` n times: a sample of the latent variables and what
+  the counts follow then. What does not depend on the sample is computed once;
 - ``decode(minibatch, z, log_library)``, the distribution of the counts given latent variables.
 
 Every function here takes the model, the cells and the rows asked for. It uses the model as in use
@@ -97,7 +98,7 @@ def latent_samples(
     """Return samples of the latent state from q(z|x), (K, n, L)."""
 
     def sampled(minibatch: Minibatch) -> Tensor:
-        return torch.stack([model.draw(minibatch).z for _ in range(n_samples)], 1)
+        return torch.stack([drawn.z for drawn in model.draws(minibatch, n_samples)], 1)
 
     return answer(sampled, model, cells, rows, seed, size).swapaxes(0, 1)
 
@@ -126,8 +127,8 @@ def predictive_samples(
     """
 
     def sampled(minibatch: Minibatch) -> Tensor:
-        draws = [model.draw(minibatch).counts.sample()[:, genes] for _ in range(n_samples)]
-        return torch.stack(draws, 1)
+        draws = model.draws(minibatch, n_samples)
+        return torch.stack([drawn.counts.sample()[:, genes] for drawn in draws], 1)
 
     return answer(sampled, model, cells, rows, seed, size).swapaxes(0, 1)
 
@@ -181,8 +182,7 @@ def denoise_blocks(
 
     def expected(minibatch: Minibatch) -> Tensor:
         total, n_terms = 0.0, max(n_samples, 1) * len(codes)
-        for _ in range(max(n_samples, 1)):
-            drawn = model.draw(minibatch)
+        for drawn in model.draws(minibatch, max(n_samples, 1)):
             z = drawn.z if n_samples else model.latent(minibatch)
             log_library = choose_library(library_size, minibatch, drawn)
             for code in codes:
@@ -244,9 +244,13 @@ def likelihood(
     def weigh(minibatch: Minibatch) -> Tensor:
         log_sum = torch.zeros(len(minibatch), dtype=torch.float64, device=cells.device)
         largest, first, second = torch.full_like(log_sum, -torch.inf), log_sum, log_sum
-        for _ in range(n_samples):
-            drawn = model.draw(minibatch)
-            log_w = (drawn.counts.log_prob(minibatch.entries) + drawn.log_ratio).double()
+        entries, last, constant = minibatch.entries, None, None
+        for drawn in model.draws(minibatch, n_samples):
+            if drawn is not last:
+                if constant is None or drawn.counts.varies:
+                    constant = drawn.counts.constant(entries)
+                log_p = drawn.counts.log_prob(entries, constant)
+                last, log_w = drawn, (log_p + drawn.log_ratio).double()
             log_sum, before = log_sum + log_w, largest
             largest = torch.maximum(largest, log_w)
             shrink, w = (before - largest).exp(), (log_w - largest).exp()

@@ -24,6 +24,7 @@ below is not used, since z1 has its prior here.
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -169,23 +170,24 @@ class SCANVI(nn.Module):
         """Return p(x | z1, s, l) of a minibatch, as scVI does."""
         return self.scvi.decode(minibatch, z1, log_library)
 
-    def draw(self, minibatch: Minibatch) -> Draw:
-        """Return a sample of z1 and l, p(x | z1, s, l), and the log ratio of prior and posterior.
+    def draws(self, minibatch: Minibatch, n: int) -> Iterator[Draw]:
+        """Yield samples of z1 and l, p(x | z1, s, l), and log ratios of prior and posterior.
 
         The type is summed out: p(z1) is estimated by the mean over y of p(z1|z2,y) p(z2) /
         q(z2|z1,y), with one z2 for each.
         """
         inputs, columns = self.scvi.inputs(minibatch)
         mean, variance = self.scvi.encoder(inputs, columns)
-        z1 = sample(mean, variance)
-        library = self.scvi.library.draw(inputs, minibatch, columns)
-        log_p, z2, _, mean2, variance2 = self.second_draw(z1)
-        standard = log_normal(z2, z2.new_zeros(()), z2.new_ones(()))
-        weight = log_p + self.by_type(standard - log_normal(z2, mean2, variance2))
-        log_prior = torch.logsumexp(weight, 1) - math.log(self.n_labels)
-        log_ratio = log_prior - log_normal(z1, mean, variance) + library.log_ratio
-        p_x = self.scvi.decode(minibatch, z1, library.log_size)
-        return Draw(z1, library.log_size, p_x, log_ratio)
+        for _ in range(n):
+            z1 = sample(mean, variance)
+            library = self.scvi.library.draw(inputs, minibatch, columns)
+            log_p, z2, _, mean2, variance2 = self.second_draw(z1)
+            standard = log_normal(z2, z2.new_zeros(()), z2.new_ones(()))
+            weight = log_p + self.by_type(standard - log_normal(z2, mean2, variance2))
+            log_prior = torch.logsumexp(weight, 1) - math.log(self.n_labels)
+            log_ratio = log_prior - log_normal(z1, mean, variance) + library.log_ratio
+            p_x = self.scvi.decode(minibatch, z1, library.log_size)
+            yield Draw(z1, library.log_size, p_x, log_ratio)
 
     def probabilities(self, minibatch: Minibatch) -> Tensor:
         """Return the probability of each type given the mean latent state, (B, K)."""

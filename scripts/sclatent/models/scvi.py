@@ -25,6 +25,7 @@ library size is the total over the genes that the model sees, here as there. Wit
 the model is LDVAE (Svensson et al. 2020, doi:10.1093/bioinformatics/btaa169).
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -233,15 +234,16 @@ class SCVI(nn.Module):
         """Return the mean latent state of each cell, (B, L)."""
         return self.posterior(minibatch)[0]
 
-    def draw(self, minibatch: Minibatch) -> Draw:
-        """Return a sample of z and l from q, p(x | z, s, l), and log p(z, l) - log q(z, l | x)."""
+    def draws(self, minibatch: Minibatch, n: int) -> Iterator[Draw]:
+        """Yield samples of z and l from q, p(x | z, s, l), and log p(z, l) - log q(z, l | x)."""
         inputs, columns = self.inputs(minibatch)
         mean, variance = self.encoder(inputs, columns)
-        z = sample(mean, variance)
-        library = self.library.draw(inputs, minibatch, columns)
-        log_ratio = self.prior.log_prob(z, self.encoder.settled) - log_normal(z, mean, variance)
-        p_x = self.decode(minibatch, z, library.log_size)
-        return Draw(z, library.log_size, p_x, log_ratio + library.log_ratio)
+        for _ in range(n):
+            z = sample(mean, variance)
+            library = self.library.draw(inputs, minibatch, columns)
+            log_ratio = self.prior.log_prob(z, self.encoder.settled) - log_normal(z, mean, variance)
+            p_x = self.decode(minibatch, z, library.log_size)
+            yield Draw(z, library.log_size, p_x, log_ratio + library.log_ratio)
 
     @torch.no_grad()
     def start_from(self, cells: Cells, train: np.ndarray, seed: int) -> None:

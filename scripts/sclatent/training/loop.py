@@ -5,9 +5,11 @@ that is done. It may have an `opponent`: a module that learns at the same time f
 ``Loss.opponent``, and whose weights nothing else moves.
 
 The loop keeps the weights of the epoch with the best validation loss once the weight of the KL term
-is 1, or those of the last epoch where the plan says so. Either way it stops when that loss has not
-become better for some epochs. Where the loss is not finite it goes back a little, once, and on with
-a third of the learning rate. With a checkpoint it can be stopped at any moment and goes on later.
+is 1, or those of the last epoch where the plan says so. Either way it winds down when that loss,
+smoothed, has not become better for some epochs: large steps find nothing more, and small ones take
+what is left.
+Where the loss is not finite it goes back a little, once, and on with a third of the learning rate.
+With a checkpoint it can be stopped at any moment and goes on later.
 """
 
 import contextlib
@@ -130,8 +132,8 @@ def fit(
         with captured(run, cells, train, labelled) as device:
             learn(run, device, cells, train, validation, seed, labelled, checkpoint)
     best = run.best
-    if best.waited >= plan.patience:
-        print(f"stopped: no better validation loss in {plan.patience} epochs")
+    if run.schedule.turn is not None:
+        print(f"ended early: no better validation loss in {plan.patience} epochs")
     best.restore(model)
     print(f"kept epoch {best.epoch}: validation loss {best.loss:.2f} nats per cell")
     return [{**row, "best": row["epoch"] == best.epoch} for row in run.curve]
@@ -194,7 +196,9 @@ def start(model, cells: Cells, train, validation, plan: Training, seed: int) -> 
     generator = np.random.default_rng([seed, 1])
     torch.manual_seed(seed)
     optimiser = plan.optimise(model)
-    return Run(model, optimiser, schedule, Best(plan.keep), generator, cells.generators)
+    return Run(
+        model, optimiser, schedule, Best(plan.keep, plan.smoothing), generator, cells.generators
+    )
 
 
 def gather(cells: Cells, rows, plan: Training, labelled: str, generator, skip: int = 0):

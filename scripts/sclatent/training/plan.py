@@ -21,15 +21,15 @@ class Training:
 
     threads: int = 1
     precision: str = "auto"
-    minibatch: int = 256
-    n_steps: int = 2000
+    minibatch: int = 128
+    n_steps: int = 2500
     cells_seen: float = 0
-    max_epochs: int = 100
+    max_epochs: int = 50
     min_epochs: int = 10
     warmup: float = 0.25
     warmup_epochs: int = 0
     optimiser: str = "adam"
-    learning_rate: float = 6e-3
+    learning_rate: float = 8e-3
     schedule: str = "cosine"
     plateau: int = 10
     plateau_margin: float = 1e-4
@@ -38,7 +38,9 @@ class Training:
     clip_norm: float = 1000.0
     clip_value: float = 0.0
     keep: str = "best"
-    patience: int = 30
+    patience: int = 5
+    smoothing: float = 0.5
+    cooldown: float = 0.15
     device: str = "cpu"
     checkpoint_minutes: float = 5.0
     memory_gb: float = 4.0
@@ -104,11 +106,12 @@ class Schedule:
     """Learning rate and KL weight at each step."""
 
     def __init__(self, n_epochs: int, steps_per_epoch: int, plan: Training):
-        self.n_steps = n_epochs * steps_per_epoch
+        self.planned = self.n_steps = n_epochs * steps_per_epoch
         self.steps_per_epoch, self.plan, self.step = steps_per_epoch, plan, 0
         self.factor, self.lowest, self.waited = 1.0, math.inf, 0
         self.last_kl_weight, self.last_learning_rate = 0.0, 0.0
         self.reduction = 1.0  # of the learning rate, after a loss that was not finite
+        self.turn: int | None = None  # the step from which on the training winds down
 
     def state(self) -> dict:
         """Return all that changes from step to step; `vars(schedule).update` puts it back."""
@@ -134,29 +137,38 @@ class Schedule:
     def kl_weight(self) -> float:
         """The weight of the KL term: it grows linearly to 1 and stays there.
 
-        With a share as warm-up it is 1 by the end of the last epoch, however few steps there are.
-        With `warmup_epochs`, as in scvi-tools, it need not be.
+        With a share of the planned steps as warm-up it is 1 by the end of the last epoch, however
+        few there are. With `warmup_epochs`, as in scvi-tools, it need not be.
         """
         if self.plan.warmup_epochs:
             return min(1.0, (self.step // self.steps_per_epoch) / self.plan.warmup_epochs)
-        warmup = self.plan.warmup * self.n_steps
+        warmup = self.plan.warmup * self.planned
         return min(1.0, (self.step + 1) / warmup) if warmup else 1.0
 
     @property
     def learning_rate(self) -> float:
         """The step size.
 
-        A cosine rises linearly to its largest value in a twentieth of the steps before it falls. On
-        a plateau the step size falls to a tenth.
+        A cosine rises linearly to its largest value in a twentieth of the planned steps before it
+        falls. On a plateau the step size falls to a tenth. Whatever it is, it falls to 0 along a
+        further cosine once the training winds down.
         """
         largest = self.plan.learning_rate * self.reduction
+        if self.turn is not None:
+            largest *= cosine((self.step - self.turn) / max(1, self.n_steps - self.turn))
         if self.plan.schedule != "cosine":
             return largest * self.factor
-        rise = max(1, self.n_steps // 20)
+        rise = max(1, self.planned // 20)
         if self.step < rise:
             return largest * (self.step + 1) / rise
-        share = (self.step - rise) / max(1, self.n_steps - rise)
-        return largest * 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
+        return largest * cosine((self.step - rise) / max(1, self.planned - rise))
+
+    def wind_down(self) -> None:
+        """Let the training end after the share of the planned steps that `cooldown` is."""
+        if self.turn is None:
+            n_epochs = round(self.plan.cooldown * self.planned / self.steps_per_epoch)
+            self.turn = self.step
+            self.n_steps = min(self.n_steps, self.step + n_epochs * self.steps_per_epoch)
 
     def consider(self, loss: float) -> None:
         """Look at the validation loss of an epoch; on a plateau, take smaller steps."""
@@ -166,3 +178,8 @@ class Schedule:
         self.waited += 1
         if self.plan.schedule == "plateau" and self.waited >= self.plan.plateau:
             self.factor, self.waited = self.factor * 0.1, 0
+
+
+def cosine(share: float) -> float:
+    """Return what falls from 1 to 0 along half a cosine, at a share of the way."""
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, share)))

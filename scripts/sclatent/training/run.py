@@ -62,9 +62,8 @@ class Run:
 
     @property
     def over(self) -> bool:
-        """Whether no epoch is left, or patience is at its end."""
-        last = len(self.curve) * self.schedule.steps_per_epoch >= self.schedule.n_steps
-        return last or self.best.waited >= self.schedule.plan.patience
+        """Whether no epoch is left."""
+        return len(self.curve) * self.schedule.steps_per_epoch >= self.schedule.n_steps
 
     def end_epoch(self, row: dict) -> None:
         """Close an epoch with its row of the curve, and decide what to keep."""
@@ -72,6 +71,8 @@ class Run:
         self.curve.append(row)
         self.schedule.consider(loss)
         self.best.consider(row["epoch"], loss, self.model, settled)
+        if self.best.waited >= self.schedule.plan.patience:
+            self.schedule.wind_down()
         self.start_epoch()
         if self.good and self.schedule.step >= self.good["schedule"]["step"] + STEPS_BETWEEN:
             self.good = self.state()
@@ -136,12 +137,14 @@ def copied(tree):
 class Best:
     """The weights of the epoch with the lowest validation loss, or of the last one.
 
-    `waited` counts the epochs since the lowest loss; those of the warm-up do not count. `weights`
-    is None while the model itself holds those to keep.
+    `waited` counts the epochs since the lowest smoothed loss: `smoothing` times that of the epoch
+    before and the rest times the loss, which large steps make go up and down. The epochs of the
+    warm-up do not count. `weights` is None while the model itself holds those to keep.
     """
 
-    def __init__(self, keep: str = "best"):
+    def __init__(self, keep: str = "best", smoothing: float = 0.0):
         self.keep, self.epoch, self.loss, self.weights = keep, 0, math.inf, None
+        self.smoothing, self.smooth, self.lowest_smooth = smoothing, None, math.inf
         self.lowest, self.waited = math.inf, 0
 
     def consider(self, epoch: int, loss: float, model, settled: bool) -> None:
@@ -151,13 +154,22 @@ class Best:
         """
         better = settled and loss < self.lowest
         if better:
-            self.lowest, self.waited = loss, 0
-        elif settled:
-            self.waited += 1
+            self.lowest = loss
+        if settled:
+            self.wait(loss)
         if better or not settled or self.keep == "last":
             self.epoch, self.loss = epoch, loss
         if better and self.keep == "best":
             self.weights = copied(model.state_dict())
+
+    def wait(self, loss: float) -> None:
+        """Count the epochs since the lowest smoothed loss."""
+        before = loss if self.smooth is None else self.smooth
+        self.smooth = self.smoothing * before + (1 - self.smoothing) * loss
+        if self.smooth < self.lowest_smooth:
+            self.lowest_smooth, self.waited = self.smooth, 0
+        else:
+            self.waited += 1
 
     def restore(self, model) -> None:
         """Put the kept weights back and leave the model ready for use."""

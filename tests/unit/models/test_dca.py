@@ -26,7 +26,7 @@ def small(likelihood: str = "nb-conddisp", **settings) -> Dca:
 
 
 def denoised(model):
-    return lambda minibatch: model.draw(minibatch).counts.mean
+    return lambda minibatch: next(model.draws(minibatch, 1)).counts.mean
 
 
 def numpy(tensor) -> np.ndarray:
@@ -88,7 +88,7 @@ def test_the_gradients_are_those_of_the_formula_gene_by_gene(cells, likelihood):
     model = build_dca(cells, ROWS, small(likelihood), seed=0)
     minibatch = cells.take(ROWS[:30])
     weights = [weight for weight in model.output.parameters() if weight.requires_grad]
-    x = model.draw(minibatch).counts
+    x = next(model.draws(minibatch, 1)).counts
     x = type(x)(*(values.double() for values in x))  # or the sums differ by rounding
     values = (x.log_prob(minibatch.entries).sum(), dense_log_prob(x, minibatch.counts).sum())
     found, expected = (torch.autograd.grad(value, weights, retain_graph=True) for value in values)
@@ -118,7 +118,7 @@ def test_mean_and_theta_are_clipped_where_the_reference_clips(
     for bias in biases(model):
         nn.init.constant_(bias, extreme)
     minibatch = cells.take(ROWS[:30])
-    x = model.draw(minibatch).counts
+    x = next(model.draws(minibatch, 1)).counts
     unscaled = x.mean / model.size_factor(minibatch)
     torch.testing.assert_close(unscaled, torch.full_like(unscaled, mean), rtol=1e-4, atol=0)
     if likelihood in WITH_THETA:
@@ -130,7 +130,7 @@ def test_mean_and_theta_are_clipped_where_the_reference_clips(
 @pytest.mark.parametrize("likelihood", WITH_THETA)
 def test_theta_and_pi_have_the_shape_that_the_likelihood_says(cells, likelihood):
     model = build_dca(cells, ROWS, small(likelihood), seed=0)
-    x = model.draw(cells.take(ROWS[:30])).counts
+    x = next(model.draws(cells.take(ROWS[:30]), 1)).counts
     kind = likelihood.partition("-")[2]
     assert x.log_rate.shape == (30, 40)
     assert x.log_theta.shape == {"": (40,), "shared": (30, 1)}.get(kind, (30, 40))
@@ -140,7 +140,7 @@ def test_theta_and_pi_have_the_shape_that_the_likelihood_says(cells, likelihood)
 
 def test_pi_of_a_gene_is_a_function_of_its_own_mean_only(cells):
     model = build_dca(cells, ROWS, small("zinb-elempi"), seed=0).eval()
-    x = model.draw(cells.take(ROWS[:30])).counts
+    x = next(model.draws(cells.take(ROWS[:30]), 1)).counts
     log_mean = x.log_rate - model.size_factor(cells.take(ROWS[:30])).log()
     logit = log_mean * model.output.pi.weight + model.output.pi.bias
     torch.testing.assert_close(x.dropout_logit, logit, rtol=1e-4, atol=1e-4)
@@ -151,7 +151,7 @@ def test_pi_of_a_gene_is_a_function_of_its_own_mean_only(cells):
 @pytest.mark.parametrize(("likelihood", "n_branches"), [("nb-fork", 2), ("zinb-fork", 3)])
 def test_the_branches_of_a_fork_share_nothing(cells, likelihood, n_branches):
     model = build_dca(cells, ROWS, small(likelihood), seed=0)
-    heads = model.draw(cells.take(ROWS[:30])).counts
+    heads = next(model.draws(cells.take(ROWS[:30]), 1)).counts
     assert len(model.decoder.branches) == len(heads) == n_branches
     for number, values in enumerate(heads):
         for other, branch in enumerate(model.decoder.branches):
@@ -176,7 +176,7 @@ def test_the_ridge_on_pi_is_in_the_total_only(cells, likelihood):
     minibatch = cells.take(ROWS[:30])
     loss, expected = model.loss(minibatch, 1.0), torch.zeros(())
     if likelihood in WITH_PI:
-        pi = torch.sigmoid(model.draw(minibatch).counts.dropout_logit)
+        pi = torch.sigmoid(next(model.draws(minibatch, 1)).counts.dropout_logit)
         expected = 0.5 * pi.square().mean() * 40  # the reference has a mean over genes
     torch.testing.assert_close(loss.total - loss.reconstruction, expected, rtol=1e-3, atol=1e-3)
 
@@ -237,7 +237,8 @@ def test_denoised_counts_are_the_mean_at_the_asked_library_size(cells, likelihoo
     model = build_dca(cells, ROWS, small(likelihood), seed=0).eval()
     minibatch = cells.take(ROWS[:30])
     z, median = model.latent(minibatch), model.median_size.log().expand(30, 1)
-    own, normalised = model.draw(minibatch).counts.mean, model.decode(minibatch, z, median).mean
+    own = next(model.draws(minibatch, 1)).counts.mean
+    normalised = model.decode(minibatch, z, median).mean
     head = model.output.mean(model.decoder(z)[0])
     torch.testing.assert_close(normalised, head if likelihood == "normal" else head.exp())
     size = minibatch.library_size / model.median_size

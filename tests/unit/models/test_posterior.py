@@ -144,17 +144,20 @@ def test_weights_of_any_size_are_summed_safely(few):
     class Shifted(torch.nn.Module):
         """A sample whose log weights are far from 0 and apart."""
 
-        def draw(self, minibatch):
-            self.log_w = [-2000.0, -1000.0, -1001.0][self.k]
-            self.k += 1
-            n_cells = len(minibatch.counts)
-            return posterior.Draw(None, None, self, torch.full((n_cells,), self.log_w))
+        varies = False
 
-        def log_prob(self, entries):
-            return torch.zeros(8)
+        def draws(self, minibatch, n):
+            for log_w in (-2000.0, -1000.0, -1001.0)[:n]:
+                log_ratio = torch.full((len(minibatch),), log_w)
+                yield posterior.Draw(None, None, self, log_ratio)
+
+        def constant(self, entries):
+            return torch.zeros(())
+
+        def log_prob(self, entries, constant):
+            return constant.expand(8)
 
     model = Shifted()
-    model.k = 0
     found = posterior.likelihood(model, few, np.arange(8), 3)
     one = 1 + math.exp(-1)
     np.testing.assert_allclose(found.log_likelihood, -1000 + math.log(one / 3), rtol=1e-6)
@@ -162,12 +165,26 @@ def test_weights_of_any_size_are_summed_safely(few):
     np.testing.assert_allclose(found.elbo, -4001 / 3, rtol=1e-6)
 
 
+def test_the_likelihood_is_that_of_samples_drawn_and_judged_one_by_one(cells):
+    minibatch = cells.take(ROWS)
+    for model in every_kind(cells):
+        torch.manual_seed(4)
+        with torch.no_grad():
+            drawn = [next(model.eval().draws(minibatch, 1)) for _ in range(20)]
+            log_p = [one.counts.log_prob(minibatch.entries).double() for one in drawn]
+        log_w = torch.stack([p + one.log_ratio for p, one in zip(log_p, drawn, strict=True)])
+        found = posterior.likelihood(model, cells, ROWS, 20, seed=4)
+        np.testing.assert_allclose(found.elbo, log_w.mean(0), rtol=0, atol=1e-4)
+        expected = log_w.logsumexp(0) - math.log(20)
+        np.testing.assert_allclose(found.log_likelihood, expected, rtol=0, atol=1e-4)
+
+
 def test_dca_samples_nothing(cells):
     model = build_dca(cells, ROWS, Dca(n_latent=4, n_hidden=16), 0)
     found = posterior.likelihood(model, cells, ROWS, 7)
     minibatch = cells.take(ROWS)
     with torch.no_grad():
-        log_p = model.draw(minibatch).counts.log_prob(minibatch.entries).numpy()
+        log_p = next(model.draws(minibatch, 1)).counts.log_prob(minibatch.entries).numpy()
     np.testing.assert_allclose(found.log_likelihood, log_p, rtol=1e-5)
     assert np.array_equal(found.elbo, found.log_likelihood)
     assert (found.ess == 7).all()
@@ -175,7 +192,7 @@ def test_dca_samples_nothing(cells):
 
 def test_dcas_denoised_expression_is_its_mean(cells):
     model = build_dca(cells, ROWS, Dca(n_latent=4, n_hidden=16), 0)
-    mean = predict(lambda minibatch: model.eval().draw(minibatch).counts.mean, cells)
+    mean = predict(lambda minibatch: next(model.eval().draws(minibatch, 1)).counts.mean, cells)
     for batch in ("own", "average", "b"):
         found = posterior.denoise(model, cells, ROWS, "observed", batch, 2)
         np.testing.assert_allclose(found, mean, rtol=1e-5)
@@ -195,7 +212,7 @@ def test_a_latent_library_size_is_the_one_drawn(cells):
     found = posterior.denoise(model, cells, ROWS, "latent", "own", 1, seed=5)
     torch.manual_seed(5)
     with torch.no_grad():
-        drawn = model.draw(cells.take(ROWS))
+        drawn = next(model.draws(cells.take(ROWS), 1))
     np.testing.assert_allclose(found.sum(1), drawn.log_library.exp()[:, 0], rtol=1e-4)
     np.testing.assert_allclose(found, drawn.counts.mean, rtol=1e-4)
 
@@ -219,7 +236,8 @@ def test_the_own_batch_is_the_batch_of_the_cell(cells):
 
 def test_another_batch_changes_its_own_genes_and_leaves_the_others(cells):
     model = build_scvi(cells, ROWS[:100], Scvi(n_latent=4, n_hidden=16), seed=0)
-    fit(model, cells, ROWS[:100], ROWS[100:], Training(minibatch=32, n_steps=300), seed=0)
+    plan = Training(minibatch=32, n_steps=300, max_epochs=100)
+    fit(model, cells, ROWS[:100], ROWS[100:], plan, seed=0)
     a, b = (posterior.denoise(model, cells, ROWS, batch=batch).mean(0) for batch in "ab")
     others = np.setdiff1d(np.arange(40), np.arange(20, 30))
     change = np.log2(b / a) - np.median(np.log2(b / a)[others])
@@ -258,7 +276,7 @@ def test_predictive_samples_have_the_models_mean_and_zeros(cells, options):
     found = posterior.predictive_samples(model, cells, rows, 2000)
     torch.manual_seed(9)
     with torch.no_grad():
-        draws = [model.draw(cells.take(rows)).counts for _ in range(2000)]
+        draws = [drawn.counts for drawn in model.draws(cells.take(rows), 2000)]
         if "likelihood" in options:
             kept = [counts.dropout_logit.neg().sigmoid() for counts in draws]
             zeros = [counts.counts.log_zero().exp() for counts in draws]

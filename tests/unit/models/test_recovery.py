@@ -80,7 +80,7 @@ def trained(settings: Simulation, seen: tuple = ("batch",), steps: int = 600, **
     train, validation = np.sort(rows[n_cells // 10 :]), np.sort(rows[: n_cells // 10])
     scvi = Scvi(**{"n_latent": 5, "n_hidden": 32, "dropout": 0.0, "n_components": 8, **options})
     model = build_scvi(cells, train, scvi, seed=0)
-    plan = Training(minibatch=128, n_steps=steps, learning_rate=0.01, patience=1000)
+    plan = Training(minibatch=128, n_steps=steps, max_epochs=100, learning_rate=0.01, patience=1000)
     fit(model, cells, train, validation, plan, seed=0)
     return model, cells
 

@@ -205,7 +205,7 @@ def test_it_predicts_the_types_of_hidden_cells(cells, start):
     if start == "scvi":
         fit(scvi, cells, ROWS[:100], ROWS[100:], plan, seed=0)
     else:
-        plan = replace(plan, n_steps=240)
+        plan = replace(plan, n_steps=240, max_epochs=60, patience=60)
     model = SCANVI(scvi, 2, Scanvi())
     fit(model, cells, ROWS[:100], ROWS[100:], plan, seed=0)
     predicted = predict(model.probabilities, cells).argmax(1)

@@ -164,7 +164,7 @@ def test_a_drawn_log_ratio_is_that_of_priors_and_posteriors(cells, prior, librar
     settings = replace(SMALL, prior=prior, library=library, n_components=3)
     model = build_scvi(cells, ROWS, settings, seed=0).eval()
     minibatch = cells.take(ROWS[:9])
-    drawn = model.draw(minibatch)
+    drawn = next(model.draws(minibatch, 1))
     normal = torch.distributions.Normal
     mean, variance = model.posterior(minibatch)
     log_q = normal(mean, variance.sqrt()).log_prob(drawn.z).sum(1)
@@ -194,7 +194,7 @@ def test_the_likelihood_is_in_single_precision_also_under_autocast(cells, disper
     with torch.autocast("cpu", torch.bfloat16):
         inputs, columns = model.inputs(minibatch)
         assert model.encoder(inputs, columns)[0].dtype == torch.bfloat16
-        drawn = model.draw(minibatch)
+        drawn = next(model.draws(minibatch, 1))
     assert {values.dtype for values in drawn.counts} == {torch.float32}
     share = drawn.counts.mean / drawn.log_library.float().exp()
     torch.testing.assert_close(share.sum(1), torch.ones(30), rtol=1e-5, atol=0)

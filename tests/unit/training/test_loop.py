@@ -46,17 +46,23 @@ def test_it_keeps_the_weights_of_the_best_epoch(cells):
     assert kept[0]["validation_loss"] == pytest.approx(error, rel=1e-5)
 
 
-def test_it_stops_when_nothing_gets_better(cells, capsys):
+def test_it_winds_down_when_nothing_gets_better(cells, capsys):
     plan = Training(minibatch=20, n_steps=4000, max_epochs=2000, patience=3, learning_rate=0.5)
-    curve = fit(Mean(), cells, TRAIN, VALIDATION, plan, seed=0)
-    assert len(curve) < 2000
+    curve = fit(Mean(), cells, TRAIN, VALIDATION, replace(plan, cooldown=0.01, smoothing=0), seed=0)
+    losses, rates = ([row[name] for row in curve] for name in ("validation_loss", "learning_rate"))
+    turn = len(curve) - 20
+    assert 500 < turn < 1000
+    assert min(losses[turn - 3 : turn]) >= min(losses[500 : turn - 3])
+    assert max(rates[turn - 3 :]) > 0.3
+    assert rates[-1] < 0.01
     assert "no better validation loss in 3 epochs" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("keep", ["best", "last"])
-def test_patience_ends_the_training_whatever_is_kept(cells, keep):
+def test_without_a_cooldown_patience_ends_the_training_whatever_is_kept(cells, keep):
     plan = Training(minibatch=20, n_steps=400, max_epochs=200, patience=3, learning_rate=0.5)
-    curve = fit(Mean(), cells, TRAIN, VALIDATION, replace(plan, keep=keep, warmup=0), seed=0)
+    plan = replace(plan, keep=keep, warmup=0, smoothing=0, cooldown=0)
+    curve = fit(Mean(), cells, TRAIN, VALIDATION, plan, seed=0)
     losses = [row["validation_loss"] for row in curve]
     assert len(curve) == 1 + np.argmin(losses) + 3 < 200
     kept = [row["epoch"] for row in curve if row["best"]]
@@ -80,7 +86,7 @@ def test_a_plateau_ends_with_a_loss_better_by_the_margin(margin, falls):
     schedule = Schedule(10, 1, Training(schedule="plateau", plateau=3, plateau_margin=margin))
     for loss in (10.0, 9.9, 9.8, 9.7):
         schedule.consider(loss)
-    assert schedule.learning_rate == pytest.approx(0.006 * (0.1 if falls else 1))
+    assert schedule.learning_rate == pytest.approx(0.008 * (0.1 if falls else 1))
 
 
 SHORT = Training(minibatch=20, n_steps=60)

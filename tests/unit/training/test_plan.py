@@ -44,7 +44,7 @@ def test_the_epochs_of_scvi_tools_are_those_of_its_rule(n_cells):
     assert plan.n_epochs(n_cells - n_validation, n_validation) == expected
 
 
-@pytest.mark.parametrize(("n_cells", "expected"), [(100, 100), (25_600, 30), (10_000_000, 10)])
+@pytest.mark.parametrize(("n_cells", "expected"), [(100, 50), (12_800, 30), (10_000_000, 10)])
 def test_the_epochs_follow_from_the_steps_within_their_bounds(n_cells, expected):
     assert Training(n_steps=3000).n_epochs(n_cells) == expected
 
@@ -115,11 +115,41 @@ def test_a_reduction_holds_for_the_learning_rate_of_every_step(name):
             schedule.advance()
 
 
+@pytest.mark.parametrize("name", ["cosine", "constant", "plateau"])
+def test_a_training_that_winds_down_ends_early_with_steps_of_nothing(name):
+    plan = Training(schedule=name, cooldown=0.2, warmup=0.25)
+    schedule, undisturbed, rates = Schedule(20, 8, plan), Schedule(20, 8, plan), []
+    for _ in range(80):
+        schedule.advance()
+        undisturbed.advance()
+    schedule.wind_down()
+    assert schedule.learning_rate == undisturbed.learning_rate
+    assert schedule.n_steps == 80 + 4 * 8
+    while schedule.step < schedule.n_steps:
+        schedule.wind_down()  # once is enough
+        assert schedule.kl_weight == 1
+        rates.append(schedule.learning_rate)
+        schedule.advance()
+    assert len(rates) == 32
+    assert rates == sorted(rates, reverse=True)
+    assert 0 < rates[-1] < 0.01 * undisturbed.learning_rate
+    assert schedule.done == 1
+
+
+def test_winding_down_makes_no_training_longer():
+    schedule = Schedule(10, 8, Training(cooldown=0.5))
+    for _ in range(72):
+        schedule.advance()
+    schedule.wind_down()
+    assert schedule.n_steps == 80
+
+
 def test_the_state_of_a_schedule_can_be_put_into_another():
     one, other = (Schedule(5, 8, Training(schedule="plateau", plateau=1)) for _ in range(2))
     for loss in (3.0, 4.0, 2.0, 2.0):
         one.advance()
         one.consider(loss)
+    one.wind_down()
     vars(other).update(one.state())
     assert vars(other) == vars(one)
-    assert other.learning_rate == one.learning_rate == pytest.approx(0.006 * 0.01)
+    assert other.learning_rate == one.learning_rate == pytest.approx(0.008 * 0.01)

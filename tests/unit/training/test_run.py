@@ -18,6 +18,7 @@ from sclatent.training.checkpoint import Checkpoint
 from sclatent.training.loader import Cells
 from sclatent.training.loop import Diverged, Loss, fit, start
 from sclatent.training.plan import Training
+from sclatent.training.run import Best
 
 NAMES = [
     *("scvi", "scvi options", "scvi that stops early"),
@@ -237,3 +238,36 @@ def test_the_second_loss_that_is_not_finite_is_the_end(capsys):
     with pytest.raises(Diverged, match=r"epoch 13, step 26 of 60"):
         fit(Worse(), CELLS, np.arange(40), np.arange(40, 50), STEADY, 0)
     assert capsys.readouterr().out.count("with a third of the learning rate") == 1
+
+
+def waited(losses, smoothing: float) -> list[int]:
+    """Return how long there was nothing better after each loss."""
+    best, found = Best("last", smoothing), []
+    for epoch, loss in enumerate(losses, start=1):
+        best.consider(epoch, loss, None, settled=True)
+        found.append(best.waited)
+    return found
+
+
+def test_without_smoothing_every_epoch_counts_that_is_not_better():
+    assert waited([5, 4, 4, 3, 3.5, 3.2, 2], 0) == [0, 0, 1, 0, 1, 2, 0]
+
+
+@pytest.mark.parametrize("trend", [-1.0, 0.0])
+def test_a_lucky_epoch_ends_a_smoothed_patience_only_where_nothing_gets_better(trend):
+    rng = np.random.default_rng(0)
+    losses = 100 + trend * np.arange(40) + rng.normal(0, 2, 40)
+    losses[10] -= 8
+    assert max(waited(losses, 0)) >= 7
+    assert (max(waited(losses, 0.5)) >= 5) == (trend == 0)
+
+
+def test_the_warm_up_is_no_part_of_the_smoothed_loss():
+    best = Best("last", 0.5)
+    best.consider(1, 1.0, None, settled=False)
+    for epoch, loss in ((2, 9.0), (3, 8.0), (4, 8.4)):
+        best.consider(epoch, loss, None, settled=True)
+    assert best.waited == 0
+    assert best.lowest_smooth == pytest.approx(8.45)
+    best.consider(5, 8.6, None, settled=True)
+    assert best.waited == 1
