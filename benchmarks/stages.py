@@ -131,7 +131,8 @@ def watch(running: subprocess.Popen, results: Path) -> Run:
 
 def records(results: Path) -> list[Path]:
     """Return the records of the jobs that have ended."""
-    return [*results.glob("logs/**/*.json"), *results.glob("*/logs/**/*.json")]
+    found = [*results.glob("logs/**/*.json"), *results.glob("*/logs/**/*.json")]
+    return [path for path in found if not path.name.startswith(".")]
 
 
 def job_of(record: dict) -> Job:
