@@ -20,10 +20,7 @@ STARTED = time.time()
 MODELS = ("dca", "scvi", "scanvi")
 
 # Jobs of this process share one that has imported what they need (scripts/sclatent/forkserver.py).
-if workflow.is_main_process:
-    os.environ["SCLATENT_OWNER"] = str(os.getpid())
-else:
-    os.environ.pop("SCLATENT_OWNER", None)
+os.environ.update(SCLATENT_OWNER=str(os.getpid()) if workflow.is_main_process else "")
 
 # What the user gave: on the command line, or as the config of `module sclatent:`.
 GIVEN = workflow.config_settings.overwrite_config
