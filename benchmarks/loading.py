@@ -21,7 +21,7 @@ import numpy as np
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "scripts"))
 
-from sclatent.data.compact import BLOCK, Block
+from sclatent.data.compressed import BLOCK, Block
 from sclatent.data.stored import StoredCounts, write_counts
 from sclatent.training.loader import Cells
 from sclatent.training.order import draw_epoch

@@ -16,9 +16,6 @@ from sclatent.errors import InputError, problem
 
 DEBUG = "SCLATENT_DEBUG"  # in the environment: all that a job says is on the terminal too
 
-before: dict = {}
-"""What `spent` returned when the job began."""
-
 
 class Tee:
     """Write to the log; where `DEBUG` is set, to the terminal too, under the job's name."""
@@ -157,6 +154,10 @@ def resident(which: str) -> float:
     except (OSError, TypeError):
         scale = 1e6 if sys.platform == "darwin" else 1e3
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / scale
+
+
+before = spent()
+"""What was spent when the job began."""
 
 
 def cost(earlier: dict | None = None) -> dict:

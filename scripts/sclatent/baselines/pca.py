@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from sclatent.data.compact import BLOCK, Counts
+from sclatent.data.compact import Counts
+from sclatent.data.compressed import BLOCK
 
 
 @dataclass(frozen=True)

@@ -26,14 +26,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sclatent.data.compact import compact, join, ranges
+from sclatent.data.compressed import compress, join, ranges
 from sclatent.data.genes import standardised_variance
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
     from sclatent.data.blocks import Rows
-    from sclatent.data.compact import Block
+    from sclatent.data.compressed import Block
 
 N_GENES, N_COMPONENTS, RATIO = 2000, 30, 2  # simulated doublets per cell
 MIN_CELLS = 100  # a smaller batch is not searched: too few neighbours to judge by
@@ -175,11 +175,11 @@ def choose(counts: Rows, code: np.ndarray, place: np.ndarray, total: np.ndarray)
         genes = place[np.repeat(code[rows], np.diff(block.indptr)), block.indices]
         kept = np.flatnonzero(genes >= 0)
         parts = block.data[kept], genes[kept], np.searchsorted(kept, block.indptr)
-        yield compact(sp.csr_matrix(parts, shape=(block.shape[0], N_GENES))).block
+        yield compress(sp.csr_matrix(parts, shape=(block.shape[0], N_GENES)))
 
 
 def take(counts: Block, rows: np.ndarray) -> csr_matrix:
-    """Return some cells, without the compiler that `Block.take` would wait for."""
+    """Return some cells as a SciPy matrix."""
     begin, end = counts.indptr[rows], counts.indptr[rows + 1]
     places = ranges(begin, end)
     indptr = np.concatenate([[0], np.cumsum(end - begin)])

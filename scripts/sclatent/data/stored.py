@@ -22,7 +22,8 @@ from typing import NamedTuple
 import numpy as np
 
 from sclatent import files
-from sclatent.data.compact import Block, CompactCounts, Counts, ranges
+from sclatent.data.compact import CompactCounts, Counts
+from sclatent.data.compressed import Block, ranges
 from sclatent.errors import InputError, problem
 
 FORMAT = 1

@@ -18,7 +18,8 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from sclatent import files
-from sclatent.data.compact import Block, CompactCounts, Counts, Growing, compact
+from sclatent.data.compact import CompactCounts, Counts, compact
+from sclatent.data.compressed import Block, Growing
 from sclatent.data.stored import StoredCounts, write_counts
 from sclatent.errors import InputError, problem
 

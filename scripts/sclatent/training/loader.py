@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sclatent.data.compact import Block, Counts, compact
+from sclatent.data.compact import Counts, compact
+from sclatent.data.compressed import Block
 from sclatent.data.store import covariates
 from sclatent.errors import InputError, problem
 from sclatent.models.likelihoods import Entries

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sclatent.data.compact import ranges
+from sclatent.data.compressed import ranges
 from sclatent.data.stream import ahead
 
 if TYPE_CHECKING:

@@ -5,7 +5,8 @@ from scipy.sparse import csr_matrix
 from sklearn.decomposition import PCA
 
 from sclatent.baselines.pca import LogNormalised, Pca, fit_pca, log_normalise
-from sclatent.data.compact import BLOCK, compact
+from sclatent.data.compact import compact
+from sclatent.data.compressed import BLOCK
 from sclatent.data.stored import StoredCounts, write_counts
 
 

@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.sparse import csr_matrix
 
-from sclatent.data.compact import BLOCK, compact, join
+from sclatent.data.compact import compact
+from sclatent.data.compressed import BLOCK, join
 
 
 @given(arrays(np.int32, (6, 5), elements=st.sampled_from([0, 0, 1, 7, 65_535, 65_536])))

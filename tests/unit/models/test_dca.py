@@ -7,7 +7,8 @@ from scipy import stats
 from scipy.sparse import csr_matrix
 from torch import nn
 
-from sclatent.data.compact import BLOCK, compact
+from sclatent.data.compact import compact
+from sclatent.data.compressed import BLOCK
 from sclatent.data.stored import StoredCounts, write_counts
 from sclatent.models.dca import DCA, Dca, build_dca
 from sclatent.models.heads import OUTPUTS
