@@ -39,7 +39,7 @@ def job(root, log, path, body, limit=None) -> tuple[int, str]:
         text=True,
     )
     assert "Traceback" not in done.stderr
-    return done.returncode, "".join(re.findall(r"ERROR (.*)", done.stderr))
+    return done.returncode, "".join(re.findall(r"ERROR (.*)", log.read_text()))
 
 
 def write(path, n_cells) -> str:

@@ -226,7 +226,8 @@ def on_a_terminal(command, folder, stop=lambda text: False) -> tuple[int, str]:
     return running.wait(timeout=600), found.decode(errors="replace")
 
 
-TOY = {"source": "simulate", "simulate": {"n_cells": 300, "n_genes": 200, "n_batches": 2}}
+# large enough that filter_cells takes longer than it is between two looks
+TOY = {"source": "simulate", "simulate": {"n_cells": 8000, "n_genes": 1500, "n_batches": 2}}
 
 
 @pytest.mark.workflow
