@@ -28,6 +28,7 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 import warnings
 from functools import partial
 from pathlib import Path
@@ -192,28 +193,28 @@ def finish(owner: int, *_) -> None:
 
 
 def accept(former: dict, waiting: selectors.BaseSelector, listener: socket.socket) -> None:
-    """Read a request, import what its script does, and fork; `former` handles a job's signals."""
+    """Fork for a request; where that fails, its job runs by itself.
+
+    `former` is what handles a job's signals.
+    """
     client, _ = listener.accept()
+    streams, (report, reported) = [], os.pipe()
     try:
         _, streams, *_ = socket.recv_fds(client, 1, 3)
         request = json.loads(client.makefile("rb").readline())
+        sys.path.extend(path for path in request["path"] if path not in sys.path)
+        preload(request["script"])
+        gc.freeze()
+        child = os.fork()
     except (OSError, ValueError):
         client.close()
-        return
-    sys.path.extend(path for path in request["path"] if path not in sys.path)
-    preload(request["script"])
-    report, reported = os.pipe()
-    os.set_blocking(report, False)
-    os.set_blocking(reported, False)
-    gc.freeze()
-    child = os.fork()
-    if child == 0:
         os.close(report)
-        run(request, streams, reported, former)
-    os.close(reported)
-    for stream in streams:
-        os.close(stream)
-    Job(waiting, client, child, report)
+    else:
+        if child == 0:
+            run(request, streams, reported, former)
+        Job(waiting, client, child, report)
+    for descriptor in (reported, *streams):
+        os.close(descriptor)
 
 
 class Job:
@@ -233,6 +234,8 @@ class Job:
 
     def hang_up(self, waiting, client) -> None:
         """End a child whose job was killed."""
+        if client.fileno() < 0:  # it has ended at the same moment
+            return
         waiting.unregister(client)
         os.kill(self.child, signal.SIGKILL)
 
@@ -245,6 +248,7 @@ class Job:
         self.tell(os.waitstatus_to_exitcode(status))
         self.client.close()
         os.close(ended)
+        os.set_blocking(self.report, False)
         with contextlib.suppress(BlockingIOError):
             load(os.read(self.report, 1 << 20).decode().split())
         os.close(self.report)
@@ -273,6 +277,26 @@ def load(names: list[str]) -> None:
 
 def run(request: dict, streams: list[int], reported: int, former: dict) -> None:
     """Be the job: run its script in this child, report what it imported, and end."""
+    known, code = set(sys.modules), 1
+    try:
+        become(request, streams, former)
+        code = execute(request["script"])
+        threading._shutdown()
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        names = [name for name in sys.modules if name not in known]
+        roots = [name for name in names if name.rpartition(".")[0] not in {*names, "__main__"}]
+        os.set_blocking(reported, False)
+        os.write(reported, "\n".join(roots).encode())
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+def become(request: dict, streams: list[int], former: dict) -> None:
+    """Take over what the job's own process has: streams, folder, environment, signals."""
     global served, began
     served, began = True, request["began"]
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
@@ -284,18 +308,6 @@ def run(request: dict, streams: list[int], reported: int, former: dict) -> None:
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(request["env"])
-    known = set(sys.modules)
-    code = execute(request["script"])
-    threading._shutdown()
-    atexit._run_exitfuncs()
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):
-            stream.flush()
-    names = [name for name in sys.modules if name not in known]
-    roots = [name for name in names if name.rpartition(".")[0] not in {*names, "__main__"}]
-    with contextlib.suppress(OSError):
-        os.write(reported, "\n".join(roots).encode())
-    os._exit(code)
 
 
 def execute(script: str) -> int:

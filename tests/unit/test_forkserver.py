@@ -152,3 +152,14 @@ def test_where_there_can_be_no_server_a_job_runs_by_itself(owner, reason):
     job = owner.begin("print(os.getpid(), forkserver.served)", **environment)
     out, err = job.communicate(timeout=20)
     assert (out, err) == (f"{job.pid} False\n", "")
+
+
+def test_the_server_outlives_jobs_that_fail_and_that_are_killed(owner):
+    before = json.loads(owner.run(TELL)[1])[1]
+    assert owner.run("1 / 0")[0] == 1
+    assert owner.run("os.kill(os.getpid(), 9)")[0] == -signal.SIGKILL
+    for _ in range(3):
+        with owner.begin(WAIT) as job:
+            job.stdout.readline()
+            job.kill()
+    assert json.loads(owner.run(TELL)[1])[1] == before
