@@ -17,8 +17,8 @@ from typing import NamedTuple
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
-INTERVAL = 0.5
-"""Seconds between two looks."""
+INTERVAL = 1.0
+"""Seconds between two looks: what a large process holds takes milliseconds to add up."""
 ADDED = ("start_seconds", "seconds", "cpu_seconds")
 """What adds up over the jobs of a rule."""
 
